@@ -1,0 +1,32 @@
+/* SPDX-FileCopyrightText: fcgi-pool contributors */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* MESSAGE_ID= of every kind of journal line, systemd.journal-fields(7): 32 hex digits each.
+ * units/fcgi-pool.catalog explains them. An id never changes its meaning. All lines but those about bad
+ * input have FCGI_POOL=. */
+
+/* One worker; all have WORKER_SLOT=, WORKER_PID=, GENERATION= and WORKER_STATE=. EXITED is an end that
+ * was asked for, or one with status 0 after service; DIED is any other. Both have WORKER_STATE_OLD=,
+ * UPTIME_USEC=, EXIT_CODE= and EXIT_STATUS=. */
+#define MESSAGE_WORKER_STATE           "98cd82610be8477fac3da337a415f865" /* WORKER_STATE_OLD= */
+#define MESSAGE_WORKER_EXITED          "13bf8ed075c74c348578de6293e68dd9"
+#define MESSAGE_WORKER_DIED            "eb54974b70b745d9949225a9c7f2e6f1"
+#define MESSAGE_WORKER_NOT_EXECUTED    "7fa20a8e48414e06aeb0f066d8629801"
+#define MESSAGE_WORKER_START_TIMEOUT   "d3032a79c3764d32a0820142be0eef30"
+#define MESSAGE_WORKER_ASSUMED_READY   "d0250515bb714553bf314398e474f4b6"
+#define MESSAGE_WORKER_KILLED          "649eab59028f4226905c0cb9add011de"
+
+/* One slot: WORKER_SLOT=, BACKOFF_USEC=, N_EARLY_DEATHS=. */
+#define MESSAGE_WORKER_BACKOFF         "3b0833c363d74c2a91fed74fb9c4ae70"
+
+/* The pool. */
+#define MESSAGE_POOL_STARTED           "95c6f856d80247dc816201be503f806d"
+#define MESSAGE_START_FAILED           "0a382dfd7d85495d9a1f75073ee84146"
+#define MESSAGE_CRASH_BUDGET_SPENT     "77fbfdede73043049bb4ba896ed604e0"
+#define MESSAGE_POOL_STOPPING          "53df9a93bb064fa7acbe66e1de517283"
+#define MESSAGE_POOL_STOPPED           "099fe50c014840309be8eca684f7098b"
+#define MESSAGE_LISTENER_FLIPPED       "f0b50a11816540eb9a7e947a2af0530a" /* LISTENER= */
+#define MESSAGE_STRANGER_CLOSED        "64c6c7fe22be4b748cf63dbcaff3f4e4"
+#define MESSAGE_BAD_CONFIGURATION      "4e3091d3c3984e16b1b4aa23b3c3c65e"
+#define MESSAGE_SIGNAL_IGNORED         "abb4469bda4540c2a8d0fb45e777aed8"
