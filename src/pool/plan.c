@@ -1,0 +1,193 @@
+/* SPDX-FileCopyrightText: fcgi-pool contributors */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* Policy without hands.
+ *
+ * The module is asked about one worker, one slot or the pool and answers with a verb and the time at which
+ * the answer may change by itself. It remembers nothing, so the caller may ask as often as it likes: after
+ * every event, and once more when the earliest such time has come. That makes lost timers and double events
+ * harmless.
+ *
+ * Beliefs. Exit status 0 shortly after the start is a failure like any other: blocking FastCGI libraries
+ * end that way when the listener has O_NONBLOCK set (EAGAIN is fatal to them). A look at a starting
+ * worker costs some 20 us, so the pause between looks grows with the worker's age: what is detected late
+ * is late by a quarter at most, and a thousand workers that start at once are not looked at a thousand
+ * times each. While a pool starts somebody is waiting for a verdict, so it is given early; once it
+ * serves, nothing but an empty pool is worth giving up for. */
+
+#include "plan.h"
+
+static uint64_t look_interval(const PlanWorker *w, uint64_t now_usec) {
+        uint64_t quarter = usec_sub(now_usec, w->spawned_usec) / 4;
+
+        return MIN_OF(MAX_OF(quarter, PLAN_LOOK_MIN_USEC), PLAN_LOOK_MAX_USEC);
+}
+
+/* Readiness by notification or observation. */
+static PlanStep plan_auto(const PlanWorker *w, uint64_t now_usec) {
+        uint64_t look_usec, assume_usec;
+
+        if (w->announced || w->seen)
+                return (PlanStep) { PLAN_READY, USEC_INFINITY };
+        if (!w->executed)
+                return (PlanStep) { PLAN_NOTHING, USEC_INFINITY };
+
+        assume_usec = usec_add(w->spawned_usec, PLAN_ASSUME_READY_USEC);
+        if (w->unobservable && now_usec >= assume_usec)
+                return (PlanStep) { PLAN_ASSUME_READY, USEC_INFINITY };
+
+        look_usec = w->looked_usec == 0 ? 0 : usec_add(w->looked_usec, look_interval(w, now_usec));
+        if (now_usec >= look_usec)
+                return (PlanStep) { PLAN_LOOK, usec_add(now_usec, look_interval(w, now_usec)) };
+
+        return (PlanStep) { PLAN_NOTHING, w->unobservable ? MIN_OF(look_usec, assume_usec) : look_usec };
+}
+
+static PlanStep plan_readiness(const Config *config, const PlanWorker *w, uint64_t now_usec) {
+        uint64_t ready_usec;
+
+        switch (config->ready) {
+
+        case READY_AUTO:
+                return plan_auto(w, now_usec);
+
+        case READY_EXEC:
+                return (PlanStep) { w->executed ? PLAN_READY : PLAN_NOTHING, USEC_INFINITY };
+
+        case READY_NOTIFY:
+                return (PlanStep) { w->announced ? PLAN_READY : PLAN_NOTHING, USEC_INFINITY };
+
+        case READY_DELAY:
+                if (!w->executed)
+                        return (PlanStep) { PLAN_NOTHING, USEC_INFINITY };
+                ready_usec = usec_add(w->spawned_usec, config->ready_delay_usec);
+                return (PlanStep) { now_usec >= ready_usec ? PLAN_READY : PLAN_NOTHING, ready_usec };
+
+        default:
+                assert(false);
+                return (PlanStep) { PLAN_NOTHING, USEC_INFINITY };
+        }
+}
+
+static PlanStep plan_starting(const Config *config, const PlanWorker *w, uint64_t now_usec) {
+        uint64_t timeout_usec;
+        PlanStep step;
+
+        if (!w->wanted)
+                return (PlanStep) { PLAN_RETIRE, USEC_INFINITY };
+
+        step = plan_readiness(config, w, now_usec);
+        if (step.verb == PLAN_READY || step.verb == PLAN_ASSUME_READY)
+                return step;
+
+        timeout_usec = usec_add(w->spawned_usec, config->start_timeout_usec);
+        if (now_usec >= timeout_usec)
+                return (PlanStep) { PLAN_FAIL, USEC_INFINITY };
+
+        step.again_usec = MIN_OF(step.again_usec, timeout_usec);
+        return step;
+}
+
+PlanStep plan_worker(const Config *config, const PlanWorker *w, uint64_t now_usec) {
+        uint64_t deadline_usec;
+
+        assert(config);
+        assert(w);
+
+        switch (w->state) {
+
+        case WORKER_STARTING:
+                return plan_starting(config, w, now_usec);
+
+        case WORKER_READY:
+                return (PlanStep) { w->wanted ? PLAN_NOTHING : PLAN_RETIRE, USEC_INFINITY };
+
+        case WORKER_RETIRING:
+                deadline_usec = usec_add(w->state_since_usec, config->stop_timeout_usec);
+                if (now_usec >= deadline_usec)
+                        return (PlanStep) { PLAN_KILL, USEC_INFINITY };
+                return (PlanStep) { PLAN_NOTHING, deadline_usec };
+
+        case WORKER_KILLING: /* The kernel has the word now. */
+        case WORKER_DEAD:
+                return (PlanStep) { PLAN_NOTHING, USEC_INFINITY };
+
+        case _WORKER_STATE_MAX:
+        default:
+                assert(false);
+                return (PlanStep) { PLAN_NOTHING, USEC_INFINITY };
+        }
+}
+
+bool plan_death_is_early(WorkerState last, uint64_t spawned_usec, uint64_t now_usec) {
+        if (last == WORKER_STARTING)
+                return true;
+        return last == WORKER_READY && usec_sub(now_usec, spawned_usec) < PLAN_EARLY_DEATH_USEC;
+}
+
+uint64_t plan_backoff_usec(unsigned n_early_deaths, uint32_t random) {
+        uint64_t usec = PLAN_BACKOFF_MIN_USEC;
+
+        if (n_early_deaths == 0)
+                return 0;
+
+        for (unsigned i = 1; i < n_early_deaths && usec < PLAN_BACKOFF_MAX_USEC; i++)
+                usec *= 2;
+        usec = MIN_OF(usec, PLAN_BACKOFF_MAX_USEC);
+
+        /* Slots that die together must not come back together. */
+        return usec - (usec / 4 * random >> 32);
+}
+
+bool plan_budget_is_spent(const Config *config, uint64_t early_death_usec, uint64_t now_usec) {
+        return early_death_usec > 0 && usec_sub(now_usec, early_death_usec) < config->crash_budget_usec;
+}
+
+bool plan_slot_spawns(const PlanSlot *slot, unsigned n_executing, uint64_t now_usec,
+                      uint64_t *ret_again_usec) {
+        assert(slot);
+        assert(ret_again_usec);
+
+        if (!slot->wanted || n_executing >= PLAN_EXECUTING_MAX) {
+                *ret_again_usec = USEC_INFINITY; /* the next execve() is an event of its own */
+                return false;
+        }
+        *ret_again_usec = slot->not_before_usec;
+        return now_usec >= slot->not_before_usec;
+}
+
+static PlanVerdict plan_start(const PlanPool *p) {
+        if (p->could_not_execute)
+                return PLAN_START_NOT_EXECUTED;
+        if (p->missed_start_timeout)
+                return PLAN_START_TIMED_OUT;
+        if (p->most_early_deaths >= PLAN_START_ATTEMPTS)
+                return PLAN_START_CRASHED;
+        if (p->n_ready >= p->n_slots)
+                return PLAN_STARTED;
+        return p->budget_spent && p->n_ready == 0 ? PLAN_BUDGET_SPENT : PLAN_GO_ON;
+}
+
+PlanVerdict plan_pool(const PlanPool *p) {
+        assert(p);
+
+        switch (p->phase) {
+
+        case POOL_STARTING:
+                return plan_start(p);
+
+        case POOL_SERVING:
+                return p->budget_spent && p->n_ready == 0 ? PLAN_BUDGET_SPENT : PLAN_GO_ON;
+
+        case POOL_STOPPING:
+                return p->n_processes == 0 ? PLAN_DRAINED : PLAN_GO_ON;
+
+        case POOL_STOPPED:
+                return PLAN_GO_ON;
+
+        case _POOL_PHASE_MAX:
+        default:
+                assert(false);
+                return PLAN_GO_ON;
+        }
+}

@@ -1,0 +1,111 @@
+/* SPDX-FileCopyrightText: fcgi-pool contributors */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* Policy: what ought to be done, said about plain numbers. No I/O, no clock, no allocation, no state: the
+ * same question gets the same answer. All times are microseconds of CLOCK_MONOTONIC; USEC_INFINITY is
+ * "never". */
+
+#include "config.h"
+#include "util.h"
+#include "worker-state.h"
+
+#define PLAN_EARLY_DEATH_USEC (1 * USEC_PER_SEC)
+#define PLAN_BACKOFF_MIN_USEC (100 * USEC_PER_MSEC)
+#define PLAN_BACKOFF_MAX_USEC (30 * USEC_PER_SEC)
+#define PLAN_START_ATTEMPTS 3U       /* early deaths in a row that a slot is granted while the pool starts */
+#define PLAN_EXECUTING_MAX 32U       /* processes that may be between fork and exec at a time */
+#define PLAN_ASSUME_READY_USEC (1 * USEC_PER_SEC)
+#define PLAN_LOOK_MIN_USEC (1 * USEC_PER_MSEC)
+#define PLAN_LOOK_MAX_USEC (250 * USEC_PER_MSEC)
+
+/* What is known of one worker. */
+typedef struct PlanWorker {
+        WorkerState state;
+        bool wanted;                /* its slot wants it to serve */
+        bool executed;              /* execve() has succeeded */
+        bool announced;             /* READY=1 has come */
+        bool seen;                  /* it was seen waiting on the listener or owning a connection from it */
+        bool unobservable;          /* the last look could not tell */
+        uint64_t spawned_usec;
+        uint64_t state_since_usec;
+        uint64_t looked_usec;       /* the last look; 0: none yet */
+} PlanWorker;
+
+typedef enum PlanVerb {
+        PLAN_NOTHING,
+        PLAN_LOOK,         /* observe it */
+        PLAN_READY,        /* it is ready */
+        PLAN_ASSUME_READY, /* it cannot be observed and is counted as ready */
+        PLAN_FAIL,         /* it missed --start-timeout: retire it and count a failure */
+        PLAN_RETIRE,       /* send the stop signal */
+        PLAN_KILL,         /* send SIGKILL */
+        _PLAN_VERB_MAX,
+} PlanVerb;
+
+typedef struct PlanStep {
+        PlanVerb verb;
+        uint64_t again_usec; /* ask again then at the latest, if nothing happens before */
+} PlanStep;
+
+/* What to do with a worker now. */
+PlanStep plan_worker(const Config *config, const PlanWorker *worker, uint64_t now_usec);
+
+/* Whether the death of a worker is one that backs off: before it was ready, or within
+ * PLAN_EARLY_DEATH_USEC, whatever its exit status. A worker that we told to end never counts. last is the
+ * state it died in. */
+bool plan_death_is_early(WorkerState last, uint64_t spawned_usec, uint64_t now_usec);
+
+/* How long a slot waits after its n-th early death in a row (0: not at all): PLAN_BACKOFF_MIN_USEC,
+ * doubled each time up to PLAN_BACKOFF_MAX_USEC, less up to a quarter by random, which is any 32-bit
+ * number. */
+uint64_t plan_backoff_usec(unsigned n_early_deaths, uint32_t random);
+
+/* Whether more than n early deaths fell into the last span, if the (n + 1)-th last of them was at that
+ * time (0: there were not that many). */
+bool plan_budget_is_spent(const Config *config, uint64_t early_death_usec, uint64_t now_usec);
+
+/* What is known of one slot that has no worker starting or ready. */
+typedef struct PlanSlot {
+        bool wanted;
+        uint64_t not_before_usec; /* end of its back-off */
+} PlanSlot;
+
+/* PLAN_READY's counterpart for slots: true if a worker is to be spawned now; otherwise *ret_again_usec
+ * says when to ask again. n_executing: workers whose execve() has not been confirmed yet. */
+bool plan_slot_spawns(const PlanSlot *slot, unsigned n_executing, uint64_t now_usec,
+                      uint64_t *ret_again_usec);
+
+typedef enum PoolPhase {
+        POOL_STARTING, /* until every slot's worker is ready for the first time */
+        POOL_SERVING,
+        POOL_STOPPING, /* no slot wants a worker any more */
+        POOL_STOPPED,  /* no worker is left */
+        _POOL_PHASE_MAX,
+} PoolPhase;
+
+/* What is known of the pool. */
+typedef struct PlanPool {
+        PoolPhase phase;
+        unsigned n_slots;
+        unsigned n_ready;
+        unsigned n_processes;          /* workers of any state but dead */
+        unsigned most_early_deaths;    /* in a row, of any slot */
+        bool missed_start_timeout;     /* a worker did, since the pool started */
+        bool could_not_execute;        /* a worker's execve() failed, since the pool started */
+        bool budget_spent;
+} PlanPool;
+
+typedef enum PlanVerdict {
+        PLAN_GO_ON,
+        PLAN_STARTED,            /* POOL_STARTING -> POOL_SERVING */
+        PLAN_START_TIMED_OUT,    /* these four: give up, POOL_STOPPING */
+        PLAN_START_CRASHED,
+        PLAN_START_NOT_EXECUTED,
+        PLAN_BUDGET_SPENT,
+        PLAN_DRAINED,            /* POOL_STOPPING -> POOL_STOPPED */
+        _PLAN_VERDICT_MAX,
+} PlanVerdict;
+
+/* What has become of the pool. */
+PlanVerdict plan_pool(const PlanPool *pool);

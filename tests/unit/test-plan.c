@@ -1,0 +1,271 @@
+/* SPDX-FileCopyrightText: fcgi-pool contributors */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* The plan, exhaustively: every state x every combination of facts x every option that matters x the
+ * clock just before, at and just after each edge, against the rules said once more in other words. And
+ * small pools, driven through all counts. */
+
+#include "plan.h"
+#include "test.h"
+
+#define T0 (1000 * USEC_PER_SEC)
+
+static const ReadyMode modes[] = { READY_AUTO, READY_EXEC, READY_NOTIFY, READY_DELAY };
+static const uint64_t timeouts[] = { 1, 500 * USEC_PER_MSEC, 30 * USEC_PER_SEC, USEC_INFINITY };
+
+static Config make_config(ReadyMode mode, uint64_t start_timeout_usec, uint64_t stop_timeout_usec) {
+        return (Config) {
+                .n_workers = 1,
+                .ready = mode,
+                .ready_delay_usec = 2 * USEC_PER_SEC,
+                .start_timeout_usec = start_timeout_usec,
+                .stop_timeout_usec = stop_timeout_usec,
+                .crash_budget = 2,
+                .crash_budget_usec = 10 * USEC_PER_SEC,
+        };
+}
+
+/* All combinations of the six facts, as bits. */
+static PlanWorker make_worker(WorkerState state, unsigned facts, uint64_t now_usec, uint64_t age_usec,
+                              uint64_t look_age_usec) {
+        return (PlanWorker) {
+                .state = state,
+                .wanted = facts & 1,
+                .executed = facts & 2,
+                .announced = facts & 4,
+                .seen = facts & 8,
+                .unobservable = facts & 16,
+                .spawned_usec = now_usec - age_usec,
+                .state_since_usec = now_usec - age_usec,
+                .looked_usec = facts & 32 ? now_usec - look_age_usec : 0,
+        };
+}
+
+static bool ready_by_rule(const Config *c, const PlanWorker *w, uint64_t age) {
+        return (c->ready == READY_AUTO && (w->announced || w->seen)) ||
+                (c->ready == READY_EXEC && w->executed) ||
+                (c->ready == READY_NOTIFY && w->announced) ||
+                (c->ready == READY_DELAY && w->executed && age >= c->ready_delay_usec);
+}
+
+static void check_starting(const Config *c, const PlanWorker *w, PlanStep s, uint64_t now, uint64_t age) {
+        bool assumed = c->ready == READY_AUTO && w->executed && w->unobservable && age >= PLAN_ASSUME_READY_USEC;
+
+        if (!w->wanted)
+                EXPECT_EQ(s.verb, PLAN_RETIRE);
+        else if (ready_by_rule(c, w, age))
+                EXPECT_EQ(s.verb, PLAN_READY);
+        else if (assumed)
+                EXPECT_EQ(s.verb, PLAN_ASSUME_READY);
+        else if (age >= c->start_timeout_usec)
+                EXPECT_EQ(s.verb, PLAN_FAIL);
+        else {
+                EXPECT(s.verb == PLAN_NOTHING || s.verb == PLAN_LOOK);
+                /* Nobody looks at what has not been executed, nor when the mode is another. */
+                if (s.verb == PLAN_LOOK)
+                        EXPECT(c->ready == READY_AUTO && w->executed);
+                if (c->ready == READY_AUTO && w->executed && w->looked_usec == 0)
+                        EXPECT_EQ(s.verb, PLAN_LOOK);
+                /* It is never forgotten: somebody asks again at the start timeout at the latest, and not
+                 * in the past. */
+                EXPECT(s.again_usec > now);
+                if (c->start_timeout_usec != USEC_INFINITY)
+                        EXPECT(s.again_usec <= w->spawned_usec + c->start_timeout_usec);
+                if (c->ready == READY_DELAY && w->executed)
+                        EXPECT(s.again_usec <= w->spawned_usec + c->ready_delay_usec);
+                if (c->ready == READY_AUTO && w->executed)
+                        EXPECT(s.again_usec <= now + PLAN_LOOK_MAX_USEC);
+        }
+}
+
+static void check_worker(const Config *c, WorkerState state, unsigned facts, uint64_t age, uint64_t look_age) {
+        PlanWorker w = make_worker(state, facts, T0, age, look_age);
+        PlanStep s = plan_worker(c, &w, T0), again = plan_worker(c, &w, T0);
+
+        EXPECT(s.verb == again.verb && s.again_usec == again.again_usec);
+
+        switch (state) {
+
+        case WORKER_STARTING:
+                check_starting(c, &w, s, T0, age);
+                break;
+
+        case WORKER_READY:
+                EXPECT_EQ(s.verb, w.wanted ? PLAN_NOTHING : PLAN_RETIRE);
+                EXPECT(s.again_usec == USEC_INFINITY); /* idle is idle */
+                break;
+
+        case WORKER_RETIRING:
+                EXPECT_EQ(s.verb, age >= c->stop_timeout_usec ? PLAN_KILL : PLAN_NOTHING);
+                if (s.verb == PLAN_NOTHING && c->stop_timeout_usec != USEC_INFINITY)
+                        EXPECT(s.again_usec == T0 - age + c->stop_timeout_usec);
+                break;
+
+        case WORKER_KILLING:
+        case WORKER_DEAD:
+                EXPECT_EQ(s.verb, PLAN_NOTHING);
+                EXPECT(s.again_usec == USEC_INFINITY);
+                break;
+
+        case _WORKER_STATE_MAX:
+        default:
+                EXPECT(false);
+        }
+}
+
+static void worker_exhaustively(void) {
+        size_t n = 0;
+
+        for (size_t m = 0; m < ELEMENTSOF(modes); m++)
+                for (size_t t = 0; t < ELEMENTSOF(timeouts); t++) {
+                        Config c = make_config(modes[m], timeouts[t], timeouts[ELEMENTSOF(timeouts) - 1 - t]);
+                        const uint64_t edges[] = { 0, timeouts[t], c.stop_timeout_usec, c.ready_delay_usec,
+                                                   PLAN_ASSUME_READY_USEC, PLAN_LOOK_MIN_USEC, PLAN_LOOK_MAX_USEC };
+
+                        for (size_t e = 0; e < ELEMENTSOF(edges); e++)
+                                for (int d = -1; d <= 1; d++) {
+                                        uint64_t age = edges[e] == USEC_INFINITY ? 900 * USEC_PER_SEC :
+                                                edges[e] + (uint64_t) d;
+
+                                        if (age > 900 * USEC_PER_SEC)
+                                                age = 0;
+                                        for (unsigned state = 0; state < _WORKER_STATE_MAX; state++)
+                                                for (unsigned facts = 0; facts < 64; facts++)
+                                                        for (uint64_t look = 0; look <= age; look += age / 3 + 1, n++)
+                                                                check_worker(&c, state, facts, age, look);
+                                }
+                }
+        EXPECT(n > 50000);
+}
+
+/* The pause between looks grows with age, so that detection is late by a quarter (and 1 ms) at most, and
+ * looks are few. */
+static void looks_are_few_and_soon_enough(void) {
+        Config c = make_config(READY_AUTO, 30 * USEC_PER_SEC, USEC_INFINITY);
+        PlanWorker w = make_worker(WORKER_STARTING, 3, T0, 0, 0);
+        uint64_t now = T0;
+        unsigned n = 0;
+
+        for (PlanStep s = plan_worker(&c, &w, now); s.verb != PLAN_FAIL; s = plan_worker(&c, &w, now)) {
+                if (s.verb == PLAN_LOOK) {
+                        w.looked_usec = now;
+                        n++;
+                        continue;
+                }
+                EXPECT(s.again_usec > now);
+                EXPECT(s.again_usec - now <= MAX_OF((now - T0) / 3 + 2, PLAN_LOOK_MIN_USEC));
+                now = s.again_usec;
+        }
+        EXPECT_EQ(now, T0 + 30 * USEC_PER_SEC);
+        EXPECT(n > 100 && n < 200);
+}
+
+static void deaths(void) {
+        for (unsigned state = 0; state < _WORKER_STATE_MAX; state++)
+                for (int d = -1; d <= 1; d++) {
+                        uint64_t now = T0 + PLAN_EARLY_DEATH_USEC + (uint64_t) d;
+                        bool expected = state == WORKER_STARTING || (state == WORKER_READY && d < 0);
+
+                        EXPECT_EQ(plan_death_is_early(state, T0, now), expected);
+                }
+        EXPECT(plan_death_is_early(WORKER_STARTING, T0, T0 + 3600 * USEC_PER_SEC));
+        EXPECT(plan_death_is_early(WORKER_READY, T0, T0));
+}
+
+static void backoff(void) {
+        uint64_t base = PLAN_BACKOFF_MIN_USEC;
+
+        EXPECT_EQ(plan_backoff_usec(0, UINT32_MAX), 0);
+        for (unsigned n = 1; n < 100; n++) {
+                EXPECT_EQ(plan_backoff_usec(n, 0), base);
+                EXPECT(plan_backoff_usec(n, UINT32_MAX) >= base - base / 4);
+                EXPECT(plan_backoff_usec(n, UINT32_MAX) < base - base / 4 + 2);
+                EXPECT(plan_backoff_usec(n, UINT32_MAX / 2) < base);
+                base = MIN_OF(base * 2, PLAN_BACKOFF_MAX_USEC);
+        }
+        EXPECT_EQ(plan_backoff_usec(UINT32_MAX, 0), PLAN_BACKOFF_MAX_USEC);
+}
+
+static void budget(void) {
+        Config c = make_config(READY_AUTO, USEC_INFINITY, USEC_INFINITY);
+
+        EXPECT(!plan_budget_is_spent(&c, 0, T0));
+        EXPECT(plan_budget_is_spent(&c, T0, T0));
+        EXPECT(plan_budget_is_spent(&c, T0, T0 + c.crash_budget_usec - 1));
+        EXPECT(!plan_budget_is_spent(&c, T0, T0 + c.crash_budget_usec));
+        c.crash_budget_usec = USEC_INFINITY;
+        EXPECT(plan_budget_is_spent(&c, 1, UINT64_MAX - 1));
+}
+
+static void slots(void) {
+        for (int wanted = 0; wanted <= 1; wanted++)
+                for (unsigned n = PLAN_EXECUTING_MAX - 1; n <= PLAN_EXECUTING_MAX + 1; n++)
+                        for (int d = -1; d <= 1; d++) {
+                                PlanSlot s = { .wanted = wanted, .not_before_usec = T0 };
+                                uint64_t again = 7;
+                                bool spawns = plan_slot_spawns(&s, n, T0 + (uint64_t) d, &again);
+
+                                EXPECT_EQ(spawns, wanted && n < PLAN_EXECUTING_MAX && d >= 0);
+                                if (!spawns && wanted && n < PLAN_EXECUTING_MAX)
+                                        EXPECT_EQ(again, T0);
+                                if (!wanted)
+                                        EXPECT(again == USEC_INFINITY);
+                        }
+}
+
+static PlanVerdict verdict_by_rule(const PlanPool *p) {
+        if (p->phase == POOL_STARTING) {
+                if (p->could_not_execute)
+                        return PLAN_START_NOT_EXECUTED;
+                if (p->missed_start_timeout)
+                        return PLAN_START_TIMED_OUT;
+                if (p->most_early_deaths >= 3)
+                        return PLAN_START_CRASHED;
+                if (p->n_ready == p->n_slots)
+                        return PLAN_STARTED;
+        }
+        if (p->phase < POOL_STOPPING && p->budget_spent && p->n_ready == 0)
+                return PLAN_BUDGET_SPENT;
+        if (p->phase == POOL_STOPPING && p->n_processes == 0)
+                return PLAN_DRAINED;
+        return PLAN_GO_ON;
+}
+
+static void pool_exhaustively(void) {
+        size_t per_verdict[_PLAN_VERDICT_MAX] = {};
+
+        for (unsigned phase = 0; phase < _POOL_PHASE_MAX; phase++)
+                for (unsigned n_slots = 1; n_slots <= 4; n_slots++)
+                        for (unsigned n_ready = 0; n_ready <= n_slots; n_ready++)
+                                for (unsigned n_others = 0; n_others <= 4; n_others++)
+                                        for (unsigned deaths_in_a_row = 0; deaths_in_a_row <= 5; deaths_in_a_row++)
+                                                for (unsigned facts = 0; facts < 8; facts++) {
+                                                        PlanPool p = {
+                                                                .phase = phase,
+                                                                .n_slots = n_slots,
+                                                                .n_ready = n_ready,
+                                                                .n_processes = n_ready + n_others,
+                                                                .most_early_deaths = deaths_in_a_row,
+                                                                .missed_start_timeout = facts & 1,
+                                                                .could_not_execute = facts & 2,
+                                                                .budget_spent = facts & 4,
+                                                        };
+                                                        PlanVerdict v = plan_pool(&p);
+
+                                                        EXPECT_EQ(v, verdict_by_rule(&p));
+                                                        per_verdict[v]++;
+                                                }
+
+        for (size_t i = 0; i < _PLAN_VERDICT_MAX; i++)
+                EXPECT(per_verdict[i] > 0);
+
+        /* A pool that serves is never given up while one worker is ready. */
+        for (unsigned facts = 0; facts < 8; facts++)
+                EXPECT_EQ(plan_pool(&(PlanPool) { .phase = POOL_SERVING, .n_slots = 9, .n_ready = 1, .n_processes = 1,
+                                                  .most_early_deaths = 99, .missed_start_timeout = facts & 1,
+                                                  .could_not_execute = facts & 2, .budget_spent = facts & 4 }),
+                          PLAN_GO_ON);
+}
+
+TEST_MAIN(TEST(worker_exhaustively), TEST(looks_are_few_and_soon_enough), TEST(deaths), TEST(backoff), TEST(budget),
+          TEST(slots), TEST(pool_exhaustively))
