@@ -1,0 +1,92 @@
+/* SPDX-FileCopyrightText: fcgi-pool contributors */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* One worker: a process, what is known of it, and everything we hold because of it. */
+
+#include <sys/types.h>
+
+#include "plan.h"
+#include "util.h"
+#include "worker-state.h"
+
+typedef struct sd_event sd_event;
+typedef struct sd_event_source sd_event_source;
+typedef struct Worker Worker;
+
+/* How a process ended. */
+typedef struct Death {
+        bool known;       /* false: there is no way to tell (it was not our child) */
+        int code;         /* CLD_EXITED, CLD_KILLED or CLD_DUMPED */
+        int status;       /* exit status, or number of the signal */
+} Death;
+
+struct Worker {
+        unsigned slot;
+        uint64_t generation;
+        const char *pool_name;         /* borrowed */
+        pid_t pid;
+        int pidfd;                     /* owned */
+        int exec_fd;                   /* owned; -EBADF once execve() has succeeded or failed */
+        sd_event_source *death_source; /* on pidfd */
+        sd_event_source *exec_source;  /* on exec_fd */
+
+        WorkerState state;             /* written by worker_set_state() only */
+        uint64_t state_since_usec;
+        uint64_t spawned_usec;
+        uint64_t looked_usec;
+        bool executed;
+        bool announced;
+        bool seen;
+        bool unobservable;
+        WorkerState died_as;           /* with WORKER_DEAD: the state before */
+        int exec_error;                /* negative errno of execve(), or 0 */
+        Death death;
+
+        /* Called after a fact has been recorded: executed, exec_error, or death and state. May not free
+         * the worker. */
+        void (*on_fact)(Worker *worker, void *userdata);
+        void *userdata;
+
+        Worker *next;                  /* the pool's list */
+};
+
+typedef struct WorkerParameters {
+        unsigned slot;
+        uint64_t generation;
+        const char *pool_name;         /* must outlive the worker */
+        pid_t pid;
+        int pidfd, exec_fd;
+        uint64_t now_usec;
+        void (*on_fact)(Worker *worker, void *userdata);
+        void *userdata;
+} WorkerParameters;
+
+/* Watches a process that spawn_worker() has made; it is WORKER_STARTING. Takes both descriptors, also on
+ * failure, when it kills the process as well. Logs one line. -ENOMEM and what sd_event_add_io(3) returns. */
+int worker_new(sd_event *event, const WorkerParameters *parameters, Worker **ret_worker);
+
+/* Lets go of everything held because of the worker; the process is not touched. Returns NULL. */
+Worker *worker_free(Worker *worker);
+
+/* The only writer of the state. Releases what the new state may not own, logs one line with the reason
+ * (may be NULL) or, for WORKER_DEAD, the obituary. Transitions that the rule table does not allow are
+ * assertion failures. */
+void worker_set_state(Worker *worker, WorkerState state, uint64_t now_usec, const char *reason);
+
+/* Sends signo through the pidfd. A process that is gone already is no error. Returns 0 or negative errno. */
+int worker_signal(Worker *worker, int signo);
+
+/* Counted as able to serve, or on the way there. */
+bool worker_is_current(const Worker *worker);
+
+/* What plan_worker() wants to know. */
+PlanWorker worker_to_plan(const Worker *worker, bool wanted);
+
+/* "exited with status 1", "was killed by SIGSEGV (core dumped)", "could not execute: No such file or
+ * directory" ... written to buffer; returns buffer. */
+char *worker_format_death(const Worker *worker, char *buffer, size_t size);
+
+/* Writes one line about the worker with its fields and, unless NULL, one field more ("KEY=value"). */
+void _printf_(5, 6) worker_log(const Worker *worker, int priority, const char *message_id, const char *field,
+                               const char *format, ...);
