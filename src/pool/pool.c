@@ -1,0 +1,654 @@
+/* SPDX-FileCopyrightText: fcgi-pool contributors */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* The set of workers.
+ *
+ * A slot is a place that wants a worker; a worker is a process. Handlers record one fact and ask for
+ * reconcile(), which runs once when no other event is pending, compares want (plan.c) with is (worker.c) and
+ * acts; it may run at any time and any number of times. A thousand deaths at once therefore cost one pass,
+ * not a thousand.
+ *
+ * There is one timer, set to the earliest time at which the plan may change its mind by itself. In a pool at
+ * rest there is no such time, the timer is off, and the helper sleeps until something happens.
+ *
+ * Dead workers are buried at the beginning of reconcile(), never in the handler that heard of the death,
+ * so that no handler frees what its caller still holds. */
+
+#include <fcntl.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/epoll.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+
+#include <systemd/sd-event.h>
+
+#include "clock.h"
+#include "inbox.h"
+#include "log.h"
+#include "message-ids.h"
+#include "observe.h"
+#include "pool.h"
+#include "spawn.h"
+#include "worker.h"
+
+typedef struct Slot {
+        Worker *current;          /* starting or ready; borrowed from the pool's list */
+        unsigned n_early_deaths;  /* in a row */
+        uint64_t not_before_usec;
+} Slot;
+
+struct Pool {
+        PoolParameters p;
+        sd_event *event;                   /* owned reference */
+        sd_event_source *reconcile_source; /* one-shot, when no other event is pending */
+        sd_event_source *status_source;    /* likewise, still later */
+        sd_event_source *timer_source;
+        sd_event_source *inbox_source;
+        int inbox_fd;                      /* -EBADF if workers are not listened to */
+        char *inbox_address;
+
+        PoolPhase phase;
+        Slot *slots;                       /* config->n_workers of them */
+        Worker *workers;
+        uint64_t generation;
+
+        uint64_t *early_deaths;            /* ring of config->crash_budget + 1 times, 0: none yet */
+        size_t next_early_death;
+        bool missed_start_timeout;
+        bool could_not_execute;
+        unsigned n_killed;
+        char last_failure[256];            /* of any worker, for the verdict */
+        Problem failure;
+        bool failed;
+};
+
+/* --- small questions --- */
+
+static uint64_t now(const Pool *pool) {
+        uint64_t usec;
+
+        /* Cannot fail: the clock is supported and the loop belongs to this process. */
+        (void) sd_event_now(pool->event, CLOCK_MONOTONIC, &usec);
+        return usec;
+}
+
+static bool is_wanted(const Pool *pool, const Worker *w) {
+        return pool->phase < POOL_STOPPING && pool->slots[w->slot].current == w;
+}
+
+static Listener *listener_of(const Pool *pool, unsigned slot) {
+        return pool->p.listeners->listeners + slot % pool->p.listeners->n_listeners;
+}
+
+typedef struct Counts {
+        unsigned per_state[_WORKER_STATE_MAX];
+        unsigned n_executing;
+} Counts;
+
+static Counts count(const Pool *pool) {
+        Counts c = {};
+
+        for (const Worker *w = pool->workers; w; w = w->next) {
+                c.per_state[w->state]++;
+                c.n_executing += w->exec_fd >= 0;
+        }
+        return c;
+}
+
+static bool budget_is_spent(const Pool *pool, uint64_t now_usec) {
+        return plan_budget_is_spent(pool->p.config, pool->early_deaths[pool->next_early_death], now_usec);
+}
+
+char *pool_format_status(const Pool *pool, char *buffer, size_t size) {
+        unsigned n_backing_off = 0;
+        Counts c = count(pool);
+        int n;
+
+        for (unsigned i = 0; pool->phase < POOL_STOPPING && i < pool->p.config->n_workers; i++)
+                n_backing_off += !pool->slots[i].current && pool->slots[i].n_early_deaths > 0;
+
+        n = snprintf(buffer, size, "%u/%u workers ready", c.per_state[WORKER_READY],
+                     pool->p.config->n_workers);
+        if (c.per_state[WORKER_STARTING] > 0 && n >= 0 && (size_t) n < size)
+                n += snprintf(buffer + n, size - (size_t) n, ", %u starting", c.per_state[WORKER_STARTING]);
+        if (n_backing_off > 0 && n >= 0 && (size_t) n < size)
+                n += snprintf(buffer + n, size - (size_t) n, ", %u backing off", n_backing_off);
+        if (c.per_state[WORKER_RETIRING] + c.per_state[WORKER_KILLING] > 0 && n >= 0 && (size_t) n < size)
+                n += snprintf(buffer + n, size - (size_t) n, ", %u retiring",
+                              c.per_state[WORKER_RETIRING] + c.per_state[WORKER_KILLING]);
+        if (pool->failed && n >= 0 && (size_t) n < size)
+                (void) snprintf(buffer + n, size - (size_t) n, "; %s", pool->failure.text);
+        return buffer;
+}
+
+unsigned pool_n_killed(const Pool *pool) {
+        return pool->n_killed;
+}
+
+/* --- facts --- */
+
+static void request_reconcile(Pool *pool) {
+        (void) sd_event_source_set_enabled(pool->reconcile_source, SD_EVENT_ONESHOT);
+}
+
+static void request_status(Pool *pool) {
+        (void) sd_event_source_set_enabled(pool->status_source, SD_EVENT_ONESHOT);
+}
+
+static void on_worker_fact(Worker *w, void *userdata) {
+        request_reconcile(userdata);
+}
+
+static int on_inbox_io(sd_event_source *source, int fd, uint32_t revents, void *userdata) {
+        Pool *pool = userdata;
+        bool ready;
+        pid_t pid;
+        int r;
+
+        r = inbox_receive(fd, &pid, &ready);
+        if (r < 0)
+                log_warning("Could not receive a worker's notification, ignoring: %s", strerror(-r));
+        if (r <= 0 || !ready)
+                return 0;
+
+        for (Worker *w = pool->workers; w; w = w->next)
+                if (w->pid == pid && w->state == WORKER_STARTING) {
+                        w->announced = true;
+                        request_reconcile(pool);
+                }
+        return 0;
+}
+
+/* --- failures --- */
+
+static void give_up(Pool *pool, int exit_status, const char *message_id, const char *text) {
+        char field[128];
+
+        (void) snprintf(field, sizeof(field), "FCGI_POOL=%s", pool->p.name);
+        log_write(LOG_ERR, message_id, (const char *const[]) { field, NULL }, "%s", text);
+
+        pool->failed = true;
+        (void) problem_set(&pool->failure, exit_status, -EIO, "%s", text);
+        pool->phase = POOL_STOPPING;
+        pool->p.on_phase(pool->phase, &pool->failure, pool->p.userdata);
+        request_reconcile(pool);
+}
+
+/* A slot's attempt has failed: its next one waits. */
+static void slot_failed(Pool *pool, unsigned i, const char *what, uint64_t now_usec) {
+        char fields[3][64], pool_field[128], span[64];
+        Slot *slot = pool->slots + i;
+        uint64_t backoff_usec;
+        uint32_t random;
+
+        if (getrandom(&random, sizeof(random), GRND_INSECURE) != sizeof(random))
+                random = (uint32_t) now_usec; /* Any spread will do. */
+        backoff_usec = plan_backoff_usec(++slot->n_early_deaths, random);
+        slot->not_before_usec = usec_add(now_usec, backoff_usec);
+
+        pool->early_deaths[pool->next_early_death] = now_usec;
+        pool->next_early_death = (pool->next_early_death + 1) % (pool->p.config->crash_budget + 1);
+        (void) snprintf(pool->last_failure, sizeof(pool->last_failure), "worker %u %s", i, what);
+
+        if (pool->phase >= POOL_STOPPING)
+                return;
+
+        (void) snprintf(pool_field, sizeof(pool_field), "FCGI_POOL=%s", pool->p.name);
+        (void) snprintf(fields[0], sizeof(fields[0]), "WORKER_SLOT=%u", i);
+        (void) snprintf(fields[1], sizeof(fields[1]), "BACKOFF_USEC=%" PRIu64, backoff_usec);
+        (void) snprintf(fields[2], sizeof(fields[2]), "N_EARLY_DEATHS=%u", slot->n_early_deaths);
+        log_write(LOG_WARNING, MESSAGE_WORKER_BACKOFF,
+                  (const char *const[]) { pool_field, fields[0], fields[1], fields[2], NULL },
+                  "worker %u: next attempt in %s, failure %u in a row", i,
+                  clock_format_span(span, sizeof(span), backoff_usec / USEC_PER_MSEC * USEC_PER_MSEC),
+                  slot->n_early_deaths);
+}
+
+/* --- spawning --- */
+
+static void check_listener(Pool *pool, Listener *l, int flipped) {
+        char pool_field[128], field[256];
+        const char *now_is = l->nonblocking ? "cleared" : "set";
+
+        if (flipped <= 0 || l->flip_reported)
+                return;
+        l->flip_reported = true;
+
+        (void) snprintf(pool_field, sizeof(pool_field), "FCGI_POOL=%s", pool->p.name);
+        (void) snprintf(field, sizeof(field), "LISTENER=%s", l->address);
+        log_write(LOG_WARNING, MESSAGE_LISTENER_FLIPPED, (const char *const[]) { pool_field, field, NULL },
+                  "A worker has %s O_NONBLOCK on the listener %s, which all workers share: "
+                  "set NonBlocking=%s in the unit",
+                  now_is, l->address, l->nonblocking ? "no" : "yes");
+}
+
+static int spawn_process(Pool *pool, unsigned slot, pid_t *ret_pid, int *ret_pidfd, int *ret_exec_fd) {
+        _cleanup_strv_free_ char **environment = NULL;
+        const Config *config = pool->p.config;
+        _cleanup_close_ int output_fd = -EBADF;
+        Listener *l = listener_of(pool, slot);
+        char identifier[128];
+        int r;
+
+        check_listener(pool, l, listener_enforce_mode(l));
+
+        (void) snprintf(identifier, sizeof(identifier), "%s[%u]", pool->p.name, slot);
+        output_fd = log_open_stream(identifier);
+        if (output_fd < 0)
+                output_fd = -EBADF; /* inherit ours */
+
+        r = spawn_environment_new(environ, &(SpawnEnvironment) {
+                .pool_name = pool->p.name,
+                .slot = slot,
+                .generation = pool->generation,
+                .notify_socket = pool->inbox_address,
+                .output_fd = output_fd,
+                .listen_fd_name = config->socket_activation ? l->fd_name : NULL,
+        }, &environment);
+        if (r < 0)
+                return r;
+
+        return spawn_worker(&(SpawnRequest) {
+                .executable = config->executable,
+                .argv = config->command,
+                .environment = environment,
+                .listener_fd = l->fd,
+                .output_fd = output_fd,
+                .socket_activation = config->socket_activation,
+                .worker_capabilities = config->worker_capabilities,
+        }, ret_pid, ret_pidfd, ret_exec_fd);
+}
+
+static int spawn_for_slot(Pool *pool, unsigned slot, uint64_t now_usec) {
+        WorkerParameters parameters = {
+                .slot = slot,
+                .generation = pool->generation,
+                .pool_name = pool->p.name,
+                .now_usec = now_usec,
+                .on_fact = on_worker_fact,
+                .userdata = pool,
+        };
+        Worker *w;
+        int r;
+
+        r = spawn_process(pool, slot, &parameters.pid, &parameters.pidfd, &parameters.exec_fd);
+        if (r < 0)
+                return r;
+        r = worker_new(pool->event, &parameters, &w);
+        if (r < 0)
+                return r;
+
+        w->next = pool->workers;
+        pool->workers = w;
+        pool->slots[slot].current = w;
+        return 0;
+}
+
+static uint64_t fill_slots(Pool *pool, uint64_t now_usec) {
+        unsigned n_executing = count(pool).n_executing;
+        uint64_t next_usec = USEC_INFINITY, again_usec;
+        char text[160];
+        int r;
+
+        for (unsigned i = 0; i < pool->p.config->n_workers; i++) {
+                PlanSlot slot = {
+                        .wanted = pool->phase < POOL_STOPPING,
+                        .not_before_usec = pool->slots[i].not_before_usec,
+                };
+
+                if (pool->slots[i].current)
+                        continue;
+                if (plan_slot_spawns(&slot, n_executing, now_usec, &again_usec)) {
+                        r = spawn_for_slot(pool, i, now_usec);
+                        if (r >= 0)
+                                n_executing++;
+                        else {
+                                (void) snprintf(text, sizeof(text), "could not be spawned: %s",
+                                                strerror(-r));
+                                log_error("worker %u: %s", i, text);
+                                slot_failed(pool, i, text, now_usec);
+                                again_usec = pool->slots[i].not_before_usec;
+                        }
+                        request_status(pool);
+                }
+                if (!pool->slots[i].current)
+                        next_usec = MIN_OF(next_usec, again_usec);
+        }
+        return next_usec;
+}
+
+/* --- workers --- */
+
+static void look(Pool *pool, Worker *w, uint64_t now_usec) {
+        const Listener *l = listener_of(pool, w->slot);
+        Observation o;
+
+        o = observe_worker(w->pid, l->fd, l->inode, NULL);
+        w->looked_usec = now_usec;
+        w->seen = o == OBSERVE_WAITING || o == OBSERVE_CONNECTED;
+        w->unobservable = o == OBSERVE_UNKNOWN;
+}
+
+static void become_ready(Pool *pool, Worker *w, bool assumed, uint64_t now_usec) {
+        Listener *l = listener_of(pool, w->slot);
+
+        worker_set_state(w, WORKER_READY, now_usec,
+                         w->announced ? "notified" : w->seen ? "serves the listener" :
+                         assumed ? "cannot be observed, alive" : NULL);
+        if (assumed)
+                worker_log(w, LOG_NOTICE, MESSAGE_WORKER_ASSUMED_READY, NULL,
+                           "cannot be observed from outside, counted as ready");
+        check_listener(pool, l, listener_is_flipped(l));
+}
+
+static void retire(Pool *pool, Worker *w, const char *reason, uint64_t now_usec) {
+        int r;
+
+        if (pool->slots[w->slot].current == w)
+                pool->slots[w->slot].current = NULL;
+        worker_set_state(w, WORKER_RETIRING, now_usec, reason);
+
+        r = worker_signal(w, pool->p.config->stop_signal);
+        if (r >= 0)
+                r = worker_signal(w, SIGCONT); /* A stopped process takes its signal only when it goes on. */
+        if (r < 0)
+                worker_log(w, LOG_WARNING, NULL, NULL, "could not send the stop signal, ignoring: %s",
+                           strerror(-r));
+}
+
+static void miss_start_timeout(Pool *pool, Worker *w, uint64_t now_usec) {
+        char span[64], text[160];
+
+        (void) snprintf(text, sizeof(text), "was not ready within --start-timeout=%s",
+                        clock_format_span(span, sizeof(span), pool->p.config->start_timeout_usec));
+        worker_log(w, LOG_WARNING, MESSAGE_WORKER_START_TIMEOUT, NULL, "pid %d %s", (int) w->pid, text);
+        pool->missed_start_timeout = true;
+        retire(pool, w, "start timeout", now_usec);
+        slot_failed(pool, w->slot, text, now_usec);
+        request_reconcile(pool); /* The slot is free, and its turn in this pass may be over. */
+}
+
+static void kill_worker(Pool *pool, Worker *w, uint64_t now_usec) {
+        char span[64];
+        int r;
+
+        worker_log(w, LOG_WARNING, MESSAGE_WORKER_KILLED, NULL,
+                   "pid %d has not ended within --stop-timeout=%s, killing it", (int) w->pid,
+                   clock_format_span(span, sizeof(span), pool->p.config->stop_timeout_usec));
+        worker_set_state(w, WORKER_KILLING, now_usec, "stop timeout");
+        pool->n_killed++;
+        r = worker_signal(w, SIGKILL);
+        if (r < 0)
+                worker_log(w, LOG_ERR, NULL, NULL, "could not send SIGKILL: %s", strerror(-r));
+}
+
+/* Does what the plan says of one worker until it says nothing more; returns when to ask again. */
+static uint64_t drive_worker(Pool *pool, Worker *w, uint64_t now_usec) {
+        PlanStep step;
+
+        for (;;) {
+                PlanWorker view = worker_to_plan(w, is_wanted(pool, w));
+
+                step = plan_worker(pool->p.config, &view, now_usec);
+                if (step.verb == PLAN_NOTHING)
+                        return step.again_usec;
+                if (step.verb != PLAN_LOOK)
+                        request_status(pool);
+
+                switch (step.verb) {
+
+                case PLAN_LOOK:
+                        look(pool, w, now_usec);
+                        break;
+
+                case PLAN_READY:
+                case PLAN_ASSUME_READY:
+                        become_ready(pool, w, step.verb == PLAN_ASSUME_READY, now_usec);
+                        break;
+
+                case PLAN_FAIL:
+                        miss_start_timeout(pool, w, now_usec);
+                        break;
+
+                case PLAN_RETIRE:
+                        retire(pool, w, "pool stops", now_usec);
+                        break;
+
+                case PLAN_KILL:
+                        kill_worker(pool, w, now_usec);
+                        break;
+
+                case PLAN_NOTHING:
+                case _PLAN_VERB_MAX:
+                default:
+                        assert(false);
+                }
+        }
+}
+
+static void bury(Pool *pool, Worker *w, uint64_t now_usec) {
+        Slot *slot = pool->slots + w->slot;
+        char death[160], text[256];
+
+        if (w->exec_error < 0)
+                pool->could_not_execute = true;
+
+        if (slot->current == w) {
+                slot->current = NULL;
+                slot->not_before_usec = 0;
+                if (plan_death_is_early(w->died_as, w->spawned_usec, now_usec)) {
+                        (void) snprintf(text, sizeof(text), "%s%s",
+                                        worker_format_death(w, death, sizeof(death)),
+                                        w->exec_error < 0 ? "" :
+                                        w->died_as == WORKER_STARTING ? " before it was ready" :
+                                        " within a second of its start");
+                        slot_failed(pool, w->slot, text, now_usec);
+                } else
+                        slot->n_early_deaths = 0;
+        }
+        request_status(pool);
+        worker_free(w);
+}
+
+static void bury_the_dead(Pool *pool, uint64_t now_usec) {
+        for (Worker **link = &pool->workers; *link;) {
+                Worker *w = *link;
+
+                if (w->state != WORKER_DEAD) {
+                        link = &w->next;
+                        continue;
+                }
+                *link = w->next;
+                bury(pool, w, now_usec);
+        }
+}
+
+/* --- the pool --- */
+
+static void enter_phase(Pool *pool, PoolPhase phase) {
+        pool->phase = phase;
+        pool->p.on_phase(phase, pool->failed ? &pool->failure : NULL, pool->p.userdata);
+}
+
+static PlanPool to_plan(const Pool *pool, uint64_t now_usec) {
+        Counts c = count(pool);
+        PlanPool view = {
+                .phase = pool->phase,
+                .n_slots = pool->p.config->n_workers,
+                .n_ready = c.per_state[WORKER_READY],
+                .missed_start_timeout = pool->missed_start_timeout,
+                .could_not_execute = pool->could_not_execute,
+                .budget_spent = budget_is_spent(pool, now_usec),
+        };
+
+        for (size_t i = 0; i < _WORKER_STATE_MAX; i++)
+                view.n_processes += i == WORKER_DEAD ? 0 : c.per_state[i];
+        for (unsigned i = 0; i < view.n_slots; i++)
+                view.most_early_deaths = MAX_OF(view.most_early_deaths, pool->slots[i].n_early_deaths);
+        return view;
+}
+
+static void judge(Pool *pool, uint64_t now_usec) {
+        PlanPool view = to_plan(pool, now_usec);
+        char text[sizeof(pool->failure.text)], span[64];
+
+        switch (plan_pool(&view)) {
+
+        case PLAN_GO_ON:
+                break;
+
+        case PLAN_STARTED:
+                enter_phase(pool, POOL_SERVING);
+                break;
+
+        case PLAN_START_NOT_EXECUTED:
+                (void) snprintf(text, sizeof(text), "Start failed: %s: %s", pool->p.config->executable,
+                                pool->last_failure);
+                give_up(pool, EXIT_STATUS_NOT_INSTALLED, MESSAGE_START_FAILED, text);
+                break;
+
+        case PLAN_START_TIMED_OUT:
+                (void) snprintf(text, sizeof(text), "Start failed: %s", pool->last_failure);
+                give_up(pool, EXIT_STATUS_UNAVAILABLE, MESSAGE_START_FAILED, text);
+                break;
+
+        case PLAN_START_CRASHED:
+                (void) snprintf(text, sizeof(text), "Start failed: %s, %u failures in a row",
+                                pool->last_failure, view.most_early_deaths);
+                give_up(pool, EXIT_STATUS_UNAVAILABLE, MESSAGE_START_FAILED, text);
+                break;
+
+        case PLAN_BUDGET_SPENT:
+                (void) snprintf(text, sizeof(text),
+                                "No worker serves, with more early deaths than --crash-budget=%u/%s; "
+                                "the last: %s", pool->p.config->crash_budget,
+                                clock_format_span(span, sizeof(span), pool->p.config->crash_budget_usec),
+                                pool->last_failure);
+                give_up(pool, EXIT_STATUS_UNAVAILABLE, MESSAGE_CRASH_BUDGET_SPENT, text);
+                break;
+
+        case PLAN_DRAINED:
+                enter_phase(pool, POOL_STOPPED);
+                break;
+
+        case _PLAN_VERDICT_MAX:
+        default:
+                assert(false);
+        }
+}
+
+static int reconcile(Pool *pool) {
+        uint64_t now_usec = now(pool), next_usec;
+
+        bury_the_dead(pool, now_usec);
+        next_usec = fill_slots(pool, now_usec);
+        for (Worker *w = pool->workers; w; w = w->next)
+                next_usec = MIN_OF(next_usec, drive_worker(pool, w, now_usec));
+        judge(pool, now_usec);
+
+        if (next_usec == USEC_INFINITY)
+                return sd_event_source_set_enabled(pool->timer_source, SD_EVENT_OFF);
+        (void) sd_event_source_set_time(pool->timer_source, next_usec);
+        return sd_event_source_set_enabled(pool->timer_source, SD_EVENT_ONESHOT);
+}
+
+static int on_reconcile(sd_event_source *source, void *userdata) {
+        return reconcile(userdata);
+}
+
+static int on_timer(sd_event_source *source, uint64_t usec, void *userdata) {
+        return reconcile(userdata);
+}
+
+static int on_status(sd_event_source *source, void *userdata) {
+        Pool *pool = userdata;
+
+        pool->p.on_status(pool->p.userdata);
+        return 0;
+}
+
+void pool_stop(Pool *pool) {
+        if (pool->phase >= POOL_STOPPING)
+                return;
+        enter_phase(pool, POOL_STOPPING);
+        request_reconcile(pool);
+}
+
+static int add_sources(Pool *pool) {
+        int r;
+
+        r = sd_event_add_defer(pool->event, &pool->reconcile_source, on_reconcile, pool);
+        if (r >= 0)
+                r = sd_event_source_set_priority(pool->reconcile_source, SD_EVENT_PRIORITY_NORMAL + 1);
+        if (r >= 0)
+                r = sd_event_add_defer(pool->event, &pool->status_source, on_status, pool);
+        if (r >= 0)
+                r = sd_event_source_set_priority(pool->status_source, SD_EVENT_PRIORITY_IDLE);
+        if (r >= 0)
+                r = sd_event_add_time(pool->event, &pool->timer_source, CLOCK_MONOTONIC, USEC_INFINITY,
+                                      USEC_PER_MSEC, on_timer, pool);
+        if (r >= 0 && pool->inbox_fd >= 0)
+                r = sd_event_add_io(pool->event, &pool->inbox_source, pool->inbox_fd, EPOLLIN, on_inbox_io,
+                                    pool);
+        return r;
+}
+
+int pool_new(sd_event *event, const PoolParameters *parameters, Pool **ret_pool) {
+        _cleanup_(pool_freep) Pool *pool = NULL;
+        const Config *config = parameters->config;
+        int r;
+
+        assert(event);
+        assert(ret_pool);
+        assert(config->n_workers > 0);
+
+        pool = calloc(1, sizeof(*pool));
+        if (!pool)
+                return -ENOMEM;
+        pool->p = *parameters;
+        pool->event = sd_event_ref(event);
+        pool->inbox_fd = -EBADF;
+        pool->phase = POOL_STARTING;
+        pool->generation = 1;
+
+        pool->slots = calloc(config->n_workers, sizeof(*pool->slots));
+        pool->early_deaths = calloc((size_t) config->crash_budget + 1, sizeof(*pool->early_deaths));
+        if (!pool->slots || !pool->early_deaths)
+                return -ENOMEM;
+
+        if (config->ready == READY_AUTO || config->ready == READY_NOTIFY) {
+                r = inbox_open(getenv("RUNTIME_DIRECTORY"), &pool->inbox_fd, &pool->inbox_address);
+                if (r < 0)
+                        return r;
+        }
+
+        r = add_sources(pool);
+        if (r < 0)
+                return r;
+
+        *ret_pool = TAKE_PTR(pool);
+        return 0;
+}
+
+Pool *pool_free(Pool *pool) {
+        if (!pool)
+                return NULL;
+
+        for (Worker *w = pool->workers, *next; w; w = next) {
+                next = w->next;
+                worker_free(w);
+        }
+        sd_event_source_disable_unref(pool->reconcile_source);
+        sd_event_source_disable_unref(pool->status_source);
+        sd_event_source_disable_unref(pool->timer_source);
+        sd_event_source_disable_unref(pool->inbox_source);
+        (void) safe_close(pool->inbox_fd);
+        free(pool->inbox_address);
+        free(pool->slots);
+        free(pool->early_deaths);
+        sd_event_unref(pool->event);
+        free(pool);
+        return NULL;
+}
