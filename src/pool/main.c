@@ -1,0 +1,166 @@
+/* SPDX-FileCopyrightText: fcgi-pool contributors */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* argv -> Config -> Manager -> loop -> exit status. */
+
+#include <sched.h>
+#include <stdio.h>
+
+#include "clock.h"
+#include "config.h"
+#include "log.h"
+#include "manager.h"
+#include "message-ids.h"
+#include "privileges.h"
+#include "sockets.h"
+
+static int fail(const Problem *problem) {
+        log_write(LOG_ERR, MESSAGE_BAD_CONFIGURATION, NULL, "%s", problem->text);
+        return problem->exit_status;
+}
+
+static unsigned count_cpus(void) {
+        cpu_set_t set;
+        int n;
+
+        /* The CPUs we may run on (CPUAffinity=), not those that exist. */
+        n = sched_getaffinity(0, sizeof(set), &set) < 0 ? 1 : CPU_COUNT(&set);
+        return n > 0 ? (unsigned) n : 1;
+}
+
+static void close_file(FILE **f) {
+        if (*f)
+                (void) fclose(*f);
+}
+
+/* The service whose cgroup we are in, without its suffix; NULL if there is none. Not sd_pid_get_unit(3):
+ * that needs /proc/1/cgroup, which ProtectProc=invisible hides. */
+static char *unit_name(void) {
+        _cleanup_(close_file) FILE *f = NULL;
+        _cleanup_free_ char *line = NULL;
+        char *end, *start;
+        size_t size = 0;
+
+        f = fopen("/proc/self/cgroup", "re");
+        while (f && getline(&line, &size, f) > 0) {
+                if (!startswith(line, "0::") || !(end = strstr(line, ".service")))
+                        continue;
+                *end = '\0';
+                start = strrchr(line, '/');
+                return start ? strdup(start + 1) : NULL;
+        }
+        return NULL;
+}
+
+/* --name=, else the unit's, else the program's. */
+static int choose_name(const Config *config, char **ret_name) {
+        char *name;
+
+        name = config->name ? strdup(config->name) : unit_name() ?: strdup("fcgi-pool");
+        if (!name)
+                return -ENOMEM;
+        *ret_name = name;
+        return 0;
+}
+
+static void log_strangers(const ListenSet *set) {
+        for (char **s = set->strangers; s && *s; s++)
+                log_write(LOG_NOTICE, MESSAGE_STRANGER_CLOSED, NULL,
+                          "%s: not a socket, expected listening stream sockets only; closing it", *s);
+}
+
+static int check_slots(const Config *config, const ListenSet *set, Problem *ret_problem) {
+        if (config->n_workers < set->n_listeners)
+                return problem_set(ret_problem, EXIT_STATUS_INVALID_ARGUMENT, -EINVAL,
+                                   "--workers=%u: expected at least one worker for each of the %zu "
+                                   "listeners passed",
+                                   config->n_workers, set->n_listeners);
+        return 0;
+}
+
+static void print_plan(const Config *config, const char *name, const ListenSet *set) {
+        char span[64], signal_name[16];
+
+        printf("pool:          %s\n", name);
+        printf("command:       %s", config->executable);
+        for (char **a = config->command + 1; *a; a++)
+                printf(" %s", *a);
+        printf("\nworkers:       %u\n", config->n_workers);
+        if (config->ready == READY_DELAY)
+                printf("ready:         alive for %s\n",
+                       clock_format_span(span, sizeof(span), config->ready_delay_usec));
+        else
+                printf("ready:         %s\n", ready_mode_to_string(config->ready));
+        printf("start timeout: %s\n", clock_format_span(span, sizeof(span), config->start_timeout_usec));
+        printf("stop:          %s", config_signal_name(config->stop_signal, signal_name));
+        printf(", SIGKILL after %s\n", clock_format_span(span, sizeof(span), config->stop_timeout_usec));
+        printf("crash budget:  %u in %s\n", config->crash_budget,
+               clock_format_span(span, sizeof(span), config->crash_budget_usec));
+        for (size_t i = 0; set && i < set->n_listeners; i++)
+                printf("listener:      %s (%s, %s)\n", set->listeners[i].address, set->listeners[i].fd_name,
+                       set->listeners[i].nonblocking ? "non-blocking" : "blocking");
+        if (!set)
+                printf("listener:      none passed; the unit's .socket passes it\n");
+}
+
+/* --check: everything is validated, nothing is started. A shell passes no listener, and that alone is no
+ * fault. */
+static int check(const Config *config, const char *name) {
+        _cleanup_(listen_set_freep) ListenSet *set = NULL;
+        Problem problem = {};
+        int r;
+
+        if (getenv("LISTEN_FDS")) {
+                r = listen_set_take(config->listener, &set, &problem);
+                if (r >= 0)
+                        r = check_slots(config, set, &problem);
+                if (r < 0)
+                        return fail(&problem);
+        }
+        if (geteuid() == 0 && !config->allow_root)
+                fprintf(stderr, "note: as root it would refuse to start without --allow-root\n");
+        print_plan(config, name, set);
+        return EXIT_SUCCESS;
+}
+
+static int run(const Config *config, const char *name) {
+        _cleanup_(listen_set_freep) ListenSet *set = NULL;
+        _cleanup_(manager_freep) Manager *manager = NULL;
+        Problem problem = {};
+        int r;
+
+        r = listen_set_take(config->listener, &set, &problem);
+        if (r >= 0)
+                r = check_slots(config, set, &problem);
+        if (r >= 0)
+                r = privileges_drop(config->worker_capabilities, config->allow_root, &problem);
+        if (r >= 0)
+                r = manager_new(config, name, set, &manager, &problem);
+        if (r < 0)
+                return fail(&problem);
+
+        log_strangers(set);
+        return manager_run(manager);
+}
+
+int main(int argc, char **argv) {
+        _cleanup_(config_freep) Config *config = NULL;
+        _cleanup_free_ char *name = NULL;
+        Problem problem = {};
+
+        if (config_new(argc, argv, count_cpus(), getenv("PATH"), &config, &problem) < 0)
+                return fail(&problem);
+
+        if (config->help) {
+                fputs(config_help_text(), stdout);
+                return EXIT_SUCCESS;
+        }
+        if (config->version) {
+                puts("fcgi-pool " PACKAGE_VERSION);
+                return EXIT_SUCCESS;
+        }
+        if (choose_name(config, &name) < 0)
+                return EXIT_STATUS_OS_ERROR;
+
+        return config->check ? check(config, name) : run(config, name);
+}
