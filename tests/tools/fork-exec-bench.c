@@ -1,0 +1,407 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* SPDX-FileCopyrightText: fcgi-pool contributors */
+
+/* Measures how fast a dead worker is replaced: from SIGKILL to the moment the kernel shows the replacement
+ * blocked in accept() or accept4() on fd 0. The detector is the same whoever does the replacing:
+ *
+ *   fork-exec-bench [OPTIONS] -- PROGRAM ...     itself, by bare fork and exec: the floor
+ *   fork-exec-bench [OPTIONS] --watch=PID        a running manager, its workers being its descendants
+ *
+ * The moment is read from /proc/PID/syscall in a busy loop. That loop runs as SCHED_IDLE: as an ordinary
+ * process it would hold its CPU for a whole time slice (3 to 4 ms) whenever manager or worker are woken on
+ * the same one, and the figures would show that slice and little else. So measure on a machine that is
+ * otherwise idle, and compare figures from one machine only. Workers that wait by epoll, poll or select are
+ * not seen. The clock starts before the signal is sent. */
+
+#include <arpa/inet.h>
+#include <dirent.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stddef.h>
+#include <sys/pidfd.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+
+#include "tool.h"
+
+#define PIDS_MAX 65536
+
+typedef struct Bench {
+        const char *listen;
+        pid_t watch;
+        bool recursive;
+        uint64_t n_rounds;
+        uint64_t settle_msec;
+        uint64_t timeout_nsec;
+        char **command;
+        uint64_t *samples; /* nanoseconds, n_rounds */
+        size_t n_samples;
+        unsigned seed;
+} Bench;
+
+typedef struct PidSet {
+        pid_t *pids;
+        size_t n;
+} PidSet;
+
+/* ---- the detector ------------------------------------------------------------------------------------ */
+
+/* Whether the system call file shows accept() or accept4() on fd 0. While the process runs it says so. */
+static bool is_accepting(int syscall_fd) {
+        char text[256], *end = NULL;
+        ssize_t n = pread(syscall_fd, text, sizeof(text) - 1, 0);
+        long number;
+
+        if (n <= 0)
+                return false;
+        text[n] = '\0';
+        number = strtol(text, &end, 10);
+        return end != text && (number == SYS_accept || number == SYS_accept4) &&
+               strncmp(end, " 0x0 ", 5) == 0;
+}
+
+static int open_syscall(pid_t pid) {
+        char path[64];
+
+        snprintf(path, sizeof(path), "/proc/%d/syscall", (int) pid);
+        return open(path, O_RDONLY | O_CLOEXEC);
+}
+
+static bool pid_is_accepting(pid_t pid) {
+        _cleanup_close_ int fd = open_syscall(pid);
+
+        return fd >= 0 && is_accepting(fd);
+}
+
+static void set_policy(int policy) {
+        if (sched_setscheduler(0, policy, &(struct sched_param) {}) < 0)
+                fail(EXIT_FAILURE, "sched_setscheduler: %s", strerror(errno));
+}
+
+/* Called with SCHED_IDLE set, see above. */
+static bool wait_accepting(pid_t pid, uint64_t deadline) {
+        _cleanup_close_ int fd = open_syscall(pid);
+
+        while (fd >= 0 && !is_accepting(fd))
+                if (now_nsec() > deadline)
+                        return false;
+        return fd >= 0;
+}
+
+/* ---- bare fork and exec ------------------------------------------------------------------------------ */
+
+/* Also leaves the caller in SCHED_IDLE, and the new process not. */
+static pid_t spawn(const Bench *b) {
+        pid_t pid;
+
+        set_policy(SCHED_OTHER);
+        pid = fork();
+
+        if (pid < 0)
+                fail(EXIT_FAILURE, "fork: %s", strerror(errno));
+        if (pid == 0) {
+                execvp(b->command[0], b->command);
+                _exit(127);
+        }
+        set_policy(SCHED_IDLE);
+        return pid;
+}
+
+static void reap(int pidfd) {
+        struct pollfd p = { .fd = pidfd, .events = POLLIN };
+        siginfo_t info;
+
+        while (poll(&p, 1, -1) < 0 && errno == EINTR)
+                continue;
+        if (waitid(P_PIDFD, (id_t) pidfd, &info, WEXITED) < 0)
+                fail(EXIT_FAILURE, "waitid: %s", strerror(errno));
+}
+
+static void bench_bare(Bench *b) {
+        pid_t pid = spawn(b);
+
+        if (!wait_accepting(pid, now_nsec() + b->timeout_nsec))
+                fail(EXIT_FAILURE, "%s never waited in accept on fd 0", b->command[0]);
+
+        for (uint64_t i = 0; i <= b->n_rounds; i++) {
+                _cleanup_close_ int pidfd = pidfd_open(pid, 0);
+                uint64_t begin;
+
+                if (pidfd < 0)
+                        fail(EXIT_FAILURE, "pidfd_open: %s", strerror(errno));
+                if (b->settle_msec > 0)
+                        sleep_msec(b->settle_msec);
+                set_policy(SCHED_OTHER);
+                begin = now_nsec();
+                pidfd_send_signal(pidfd, SIGKILL, NULL, 0);
+                reap(pidfd);
+                if (i == b->n_rounds)
+                        return;
+
+                pid = spawn(b);
+                if (!wait_accepting(pid, begin + b->timeout_nsec))
+                        fail(EXIT_FAILURE, "round %" PRIu64 ": no replacement in time", i);
+                b->samples[b->n_samples++] = now_nsec() - begin;
+        }
+}
+
+/* ---- a running manager ------------------------------------------------------------------------------- */
+
+static void pid_set_add_children(PidSet *set, pid_t parent, bool recursive);
+
+static void pid_set_add_task(PidSet *set, const char *path, bool recursive) {
+        _cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+        char text[65536], *p = text;
+        ssize_t n = fd >= 0 ? read(fd, text, sizeof(text) - 1) : 0;
+
+        text[n > 0 ? n : 0] = '\0';
+        for (;;) {
+                char *end = NULL;
+                long pid = strtol(p, &end, 10);
+
+                if (end == p || set->n == PIDS_MAX)
+                        return;
+                p = end;
+                set->pids[set->n++] = (pid_t) pid;
+                if (recursive)
+                        pid_set_add_children(set, (pid_t) pid, true);
+        }
+}
+
+static void pid_set_add_children(PidSet *set, pid_t parent, bool recursive) {
+        char path[64 + 256];
+        struct dirent *entry;
+        DIR *d;
+
+        snprintf(path, sizeof(path), "/proc/%d/task", (int) parent);
+        d = opendir(path);
+        if (!d)
+                return;
+        while ((entry = readdir(d)))
+                if (entry->d_name[0] != '.') {
+                        snprintf(path, sizeof(path), "/proc/%d/task/%s/children",
+                                 (int) parent, entry->d_name);
+                        pid_set_add_task(set, path, recursive);
+                }
+        closedir(d);
+}
+
+static void pid_set_read(PidSet *set, const Bench *b) {
+        set->n = 0;
+        pid_set_add_children(set, b->watch, b->recursive);
+}
+
+static bool pid_set_has(const PidSet *set, pid_t pid) {
+        for (size_t i = 0; i < set->n; i++)
+                if (set->pids[i] == pid)
+                        return true;
+        return false;
+}
+
+/* A child that waits in accept now, chosen at random; ends the program if there is none for too long. */
+static pid_t choose_worker(Bench *b, PidSet *set) {
+        uint64_t deadline = now_nsec() + b->timeout_nsec;
+
+        for (;;) {
+                size_t first;
+
+                pid_set_read(set, b);
+                first = set->n > 0 ? (size_t) rand_r(&b->seed) % set->n : 0;
+                for (size_t i = 0; i < set->n; i++) {
+                        pid_t pid = set->pids[(first + i) % set->n];
+
+                        if (pid_is_accepting(pid))
+                                return pid;
+                }
+                if (now_nsec() > deadline)
+                        fail(EXIT_FAILURE, "process %d: no child of it waits in accept on fd 0",
+                             (int) b->watch);
+                sleep_msec(1);
+        }
+}
+
+/* Waits for a child that is not in the set. Returns its pid, 0 if none came in time. */
+static pid_t wait_new_child(const Bench *b, const PidSet *before, PidSet *scratch, uint64_t deadline) {
+        while (now_nsec() < deadline) {
+                pid_set_read(scratch, b);
+                for (size_t i = 0; i < scratch->n; i++)
+                        if (!pid_set_has(before, scratch->pids[i]))
+                                return scratch->pids[i];
+        }
+        return 0;
+}
+
+static void bench_watch(Bench *b) {
+        PidSet before = { .pids = calloc(PIDS_MAX, sizeof(pid_t)) };
+        PidSet after = { .pids = calloc(PIDS_MAX, sizeof(pid_t)) };
+
+        if (!before.pids || !after.pids)
+                fail(EXIT_FAILURE, "out of memory");
+
+        set_policy(SCHED_IDLE);
+        for (uint64_t i = 0; i < b->n_rounds; i++) {
+                _cleanup_close_ int pidfd = -EBADF;
+                uint64_t begin, deadline;
+                pid_t victim, pid;
+
+                sleep_msec(b->settle_msec);
+                victim = choose_worker(b, &before);
+                pidfd = pidfd_open(victim, 0);
+                if (pidfd < 0)
+                        fail(EXIT_FAILURE, "pidfd_open: %s", strerror(errno));
+                begin = now_nsec();
+                deadline = begin + b->timeout_nsec;
+                if (pidfd_send_signal(pidfd, SIGKILL, NULL, 0) < 0)
+                        fail(EXIT_FAILURE, "cannot kill %d: %s", (int) victim, strerror(errno));
+
+                /* With --recursive an intermediate child may come first, and go again. */
+                do {
+                        pid = wait_new_child(b, &before, &after, deadline);
+                        if (pid == 0)
+                                fail(EXIT_FAILURE, "round %" PRIu64 ": no replacement for %d in time",
+                                     i, (int) victim);
+                        before.pids[before.n < PIDS_MAX ? before.n++ : 0] = pid;
+                } while (!wait_accepting(pid, deadline));
+                b->samples[b->n_samples++] = now_nsec() - begin;
+        }
+
+        free(before.pids);
+        free(after.pids);
+}
+
+/* ---- the rest ---------------------------------------------------------------------------------------- */
+
+static int compare_u64(const void *a, const void *b) {
+        uint64_t x = *(const uint64_t *) a, y = *(const uint64_t *) b;
+
+        return (x > y) - (x < y);
+}
+
+static double sample_usec(const Bench *b, double share) {
+        size_t i = (size_t) (share * (double) b->n_samples);
+
+        return (double) b->samples[i < b->n_samples ? i : b->n_samples - 1] / (double) NSEC_PER_USEC;
+}
+
+static void bench_print(Bench *b) {
+        qsort(b->samples, b->n_samples, sizeof(uint64_t), compare_u64);
+        printf("{\"mode\":\"%s\",\"rounds\":%zu,\"usec\":{\"min\":%.1f,\"p50\":%.1f,\"p90\":%.1f,"
+               "\"p99\":%.1f,\"max\":%.1f}}\n",
+               b->watch ? "watch" : "fork-exec", b->n_samples, sample_usec(b, 0), sample_usec(b, 0.5),
+               sample_usec(b, 0.9), sample_usec(b, 0.99), sample_usec(b, 1));
+}
+
+/* Puts a listening socket on fd 0: a new one, or the one that is there. */
+static void take_listener(const Bench *b) {
+        struct sockaddr_un a = { .sun_family = AF_UNIX };
+        _cleanup_close_ int fd = -EBADF;
+        int listening = 0;
+
+        if (!b->listen) {
+                socklen_t n = sizeof(listening);
+
+                getsockopt(STDIN_FILENO, SOL_SOCKET, SO_ACCEPTCONN, &listening, &n);
+                if (!listening)
+                        fail(EXIT_USAGE, "fd 0 is not a listening socket; give one, or --listen=PATH");
+                return;
+        }
+
+        if (strlen(b->listen) >= sizeof(a.sun_path))
+                fail(EXIT_USAGE, "--listen=%s: the path is too long", b->listen);
+        memcpy(a.sun_path, b->listen, strlen(b->listen) + 1);
+        unlink(b->listen);
+        fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        if (fd < 0 || bind(fd, (struct sockaddr *) &a, sizeof(a)) < 0 || listen(fd, 4096) < 0 ||
+            dup2(fd, STDIN_FILENO) < 0)
+                fail(EXIT_FAILURE, "--listen=%s: %s", b->listen, strerror(errno));
+}
+
+static void usage(FILE *f) {
+        fputs("Usage: fork-exec-bench [OPTIONS] -- PROGRAM [ARGUMENTS]\n"
+              "       fork-exec-bench [OPTIONS] --watch=PID\n"
+              "Measures the time from SIGKILL of a worker until its replacement waits in accept on fd 0;\n"
+              "prints one JSON object with microseconds.\n\n"
+              "      --rounds=N         default 200\n"
+              "      --settle=MS        pause before each round (default 0, with --watch 20)\n"
+              "      --timeout=SECONDS  for one round (default 10)\n"
+              "      --listen=PATH      make an AF_UNIX listener for PROGRAM; otherwise fd 0 must be one\n"
+              "      --watch=PID        this process does the replacing; its children are the workers\n"
+              "      --recursive        with --watch: children of children too\n"
+              "      --help\n",
+              f);
+}
+
+static void bench_parse(Bench *b, int argc, char *argv[]) {
+        static const struct option option_table[] = {
+                { "rounds", required_argument, NULL, 'n' },
+                { "settle", required_argument, NULL, 's' },
+                { "timeout", required_argument, NULL, 't' },
+                { "listen", required_argument, NULL, 'l' },
+                { "watch", required_argument, NULL, 'w' },
+                { "recursive", no_argument, NULL, 'r' },
+                { "help", no_argument, NULL, 'h' },
+                {},
+        };
+        bool settle_given = false;
+        int c;
+
+        *b = (Bench) { .n_rounds = 200, .timeout_nsec = 10 * NSEC_PER_SEC, .seed = 1 };
+        while ((c = getopt_long(argc, argv, "+", option_table, NULL)) >= 0)
+                switch (c) {
+                case 'n':
+                        b->n_rounds = parse_number("--rounds", optarg, 10000000);
+                        break;
+                case 's':
+                        b->settle_msec = parse_number("--settle", optarg, 3600000);
+                        settle_given = true;
+                        break;
+                case 't':
+                        b->timeout_nsec = parse_seconds("--timeout", optarg);
+                        break;
+                case 'l':
+                        b->listen = optarg;
+                        break;
+                case 'w':
+                        b->watch = (pid_t) parse_number("--watch", optarg, INT_MAX);
+                        break;
+                case 'r':
+                        b->recursive = true;
+                        break;
+                case 'h':
+                        usage(stdout);
+                        exit(EXIT_SUCCESS);
+                default:
+                        fail(EXIT_USAGE, "try --help");
+                }
+
+        b->command = argv + optind;
+        if ((b->watch > 0) == (optind < argc) || b->n_rounds == 0)
+                fail(EXIT_USAGE, "expected a program or --watch=PID, and at least one round; try --help");
+        if (b->watch > 0 && !settle_given)
+                b->settle_msec = 20;
+}
+
+int main(int argc, char *argv[]) {
+        Bench b;
+
+        bench_parse(&b, argc, argv);
+        b.samples = calloc((size_t) b.n_rounds, sizeof(uint64_t));
+        if (!b.samples)
+                fail(EXIT_FAILURE, "out of memory");
+
+        if (b.watch > 0)
+                bench_watch(&b);
+        else {
+                take_listener(&b);
+                bench_bare(&b);
+        }
+        bench_print(&b);
+        free(b.samples);
+        return EXIT_SUCCESS;
+}
