@@ -3,6 +3,7 @@
 
 /* argv -> Config -> Manager -> loop -> exit status. */
 
+#include <fcntl.h>
 #include <sched.h>
 #include <stdio.h>
 
@@ -143,10 +144,22 @@ static int run(const Config *config, const char *name) {
         return manager_run(manager);
 }
 
+/* Whoever starts us without fd 0, 1 or 2 shall not see our epoll or a listener there. */
+static void occupy_stdio(void) {
+        int fd;
+
+        do
+                fd = open("/dev/null", O_RDWR | O_NOCTTY);
+        while (fd >= 0 && fd <= STDERR_FILENO);
+        (void) safe_close(fd);
+}
+
 int main(int argc, char **argv) {
         _cleanup_(config_freep) Config *config = NULL;
         _cleanup_free_ char *name = NULL;
         Problem problem = {};
+
+        occupy_stdio();
 
         if (config_new(argc, argv, count_cpus(), getenv("PATH"), &config, &problem) < 0)
                 return fail(&problem);

@@ -316,10 +316,12 @@ int spawn_read_exec_fd(int exec_fd) {
         return n == sizeof(error) && error > 0 ? -error : -EIO;
 }
 
-/* True if assignment must not reach a worker: PID 1's word to us alone, or ours to replace. */
+/* True if assignment must not reach a worker: PID 1's word to us alone, or ours to replace. By full name:
+ * LISTEN_ADDR and the like are the application's. */
 static bool environment_is_withheld(const char *assignment, bool journal_stream) {
         static const char *const prefixes[] = {
-                "LISTEN_", "WATCHDOG_",
+                "LISTEN_PID=", "LISTEN_PIDFDID=", "LISTEN_FDS=", "LISTEN_FDNAMES=",
+                "WATCHDOG_USEC=", "WATCHDOG_PID=",
                 "NOTIFY_SOCKET=", "FDSTORE=", "SYSTEMD_EXEC_PID=", "MAINPID=", "MAINPIDFDID=",
                 "FCGI_POOL_OPTIONS=", "FCGI_POOL_COMMAND=",
                 "FCGI_POOL_NAME=", "FCGI_POOL_SLOT=", "FCGI_POOL_GENERATION=",

@@ -40,8 +40,9 @@ typedef struct SpawnEnvironment {
         const char *listen_fd_name;   /* LISTEN_FDNAMES; NULL: no socket activation */
 } SpawnEnvironment;
 
-/* Builds a worker's environment from ours (base, as environ(7)): all of it but LISTEN_*, NOTIFY_SOCKET,
- * WATCHDOG_*, FDSTORE, SYSTEMD_EXEC_PID, MAINPID*, FCGI_POOL_OPTIONS and FCGI_POOL_COMMAND, plus
+/* Builds a worker's environment from ours (base, as environ(7)): all of it but systemd's LISTEN_* and
+ * WATCHDOG_* (an application's own LISTEN_ADDR stays), NOTIFY_SOCKET,
+ * FDSTORE, SYSTEMD_EXEC_PID, MAINPID*, FCGI_POOL_OPTIONS and FCGI_POOL_COMMAND, plus
  * FCGI_POOL_NAME, FCGI_POOL_SLOT, FCGI_POOL_GENERATION and what parameters adds. For socket activation it
  * holds LISTEN_FDS=1, LISTEN_FDNAMES and room for LISTEN_PID, which the child fills in. To be freed with
  * strv_free(). -ENOMEM. */

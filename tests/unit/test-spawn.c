@@ -647,7 +647,8 @@ static void environment(void) {
                 "PATH=/bin", "LISTEN_FDS=2", "LISTEN_PID=1", "LISTEN_FDNAMES=a:b", "LISTEN_PIDFDID=5", "WATCHDOG_USEC=1",
                 "WATCHDOG_PID=1", "NOTIFY_SOCKET=/run/systemd/notify", "FDSTORE=10", "SYSTEMD_EXEC_PID=1", "MAINPID=1",
                 "MAINPIDFDID=2", "FCGI_POOL_OPTIONS=-w 6", "FCGI_POOL_COMMAND=/bin/app", "FCGI_POOL_NAME=old",
-                "FCGI_POOL_SLOT=9", "FCGI_POOL_GENERATION=9", "JOURNAL_STREAM=1:2", "INVOCATION_ID=x", "FDSTORES=kept",
+                "FCGI_POOL_SLOT=9", "FCGI_POOL_GENERATION=9", "JOURNAL_STREAM=1:2", "INVOCATION_ID=x",
+                "LISTEN_ADDR=:80", "WATCHDOG_FILE=w", "FDSTORES=kept",
                 "MAINPIDS=kept", "NOTIFY_SOCKETS=kept", "FCGI_POOL_OTHER=kept", "PHP_FCGI_MAX_REQUESTS=0", "noequals", "E=",
                 NULL,
         };
@@ -656,7 +657,8 @@ static void environment(void) {
         struct stat st;
         int fd;
 
-#define KEPT(journal) "PATH=/bin\n" journal "INVOCATION_ID=x\nFDSTORES=kept\nMAINPIDS=kept\nNOTIFY_SOCKETS=kept\n" \
+#define KEPT(journal) "PATH=/bin\n" journal "INVOCATION_ID=x\nLISTEN_ADDR=:80\nWATCHDOG_FILE=w\n" \
+        "FDSTORES=kept\nMAINPIDS=kept\nNOTIFY_SOCKETS=kept\n" \
         "FCGI_POOL_OTHER=kept\nPHP_FCGI_MAX_REQUESTS=0\nnoequals\nE=\n"                                              \
         "FCGI_POOL_NAME=app\nFCGI_POOL_SLOT=3\nFCGI_POOL_GENERATION=18446744073709551615\n"
         expect_environment((char *const *) base, &parameters, KEPT("JOURNAL_STREAM=1:2\n"));
