@@ -25,7 +25,7 @@
 /* On top of what the options allow for: time to notice, kill and reap. */
 #define SLACK_USEC (10 * USEC_PER_SEC)
 #define STATUS_SIZE 768U
-/* Descriptors beside one pidfd per worker: listeners, epoll, timers, journal, and those of workers
+/* Descriptors beside a pidfd and a journal stream per worker: listeners, epoll, timers, and those of workers
  * between fork and exec. */
 #define FDS_RESERVED 160U
 
@@ -144,7 +144,7 @@ static int add_signals(Manager *m) {
 }
 
 static int check_fd_limit(const Config *config, Problem *ret_problem) {
-        rlim_t needed = (rlim_t) config->n_workers + FDS_RESERVED;
+        rlim_t needed = (rlim_t) config->n_workers * 2 + FDS_RESERVED;
         struct rlimit limit;
 
         if (getrlimit(RLIMIT_NOFILE, &limit) < 0)

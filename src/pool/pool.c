@@ -11,11 +11,12 @@
  * There is one timer, set to the earliest time at which the plan may change its mind by itself. In a pool at
  * rest there is no such time, the timer is off, and the helper sleeps until something happens.
  *
- * Dead workers are buried at the beginning of reconcile(), never in the handler that heard of the death,
+ * Dead workers are buried in reconcile(), never in the handler that heard of the death,
  * so that no handler frees what its caller still holds. */
 
 #include <fcntl.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/epoll.h>
@@ -33,8 +34,11 @@
 #include "spawn.h"
 #include "worker.h"
 
+#define STATUS_DELAY_USEC (50 * USEC_PER_MSEC)
+
 typedef struct Slot {
         Worker *current;          /* starting or ready; borrowed from the pool's list */
+        int output_fd;            /* its workers' journal stream; -EBADF: none yet, or ours is inherited */
         unsigned n_early_deaths;  /* in a row */
         uint64_t not_before_usec;
 } Slot;
@@ -43,7 +47,7 @@ struct Pool {
         PoolParameters p;
         sd_event *event;                   /* owned reference */
         sd_event_source *reconcile_source; /* one-shot, when no other event is pending */
-        sd_event_source *status_source;    /* likewise, still later */
+        sd_event_source *status_source;    /* one-shot, STATUS_DELAY_USEC after the first change */
         sd_event_source *timer_source;
         sd_event_source *inbox_source;
         int inbox_fd;                      /* -EBADF if workers are not listened to */
@@ -91,7 +95,7 @@ static Counts count(const Pool *pool) {
         Counts c = {};
 
         for (const Worker *w = pool->workers; w; w = w->next) {
-                c.per_state[w->state]++;
+                c.per_state[w->ended ? WORKER_DEAD : w->state]++;
                 c.n_executing += w->exec_fd >= 0;
         }
         return c;
@@ -133,7 +137,14 @@ static void request_reconcile(Pool *pool) {
         (void) sd_event_source_set_enabled(pool->reconcile_source, SD_EVENT_ONESHOT);
 }
 
+/* Not at once: what lasts a millisecond is not worth PID 1's time, which new workers need for their
+ * start. */
 static void request_status(Pool *pool) {
+        int enabled;
+
+        if (sd_event_source_get_enabled(pool->status_source, &enabled) > 0)
+                return;
+        (void) sd_event_source_set_time(pool->status_source, usec_add(now(pool), STATUS_DELAY_USEC));
         (void) sd_event_source_set_enabled(pool->status_source, SD_EVENT_ONESHOT);
 }
 
@@ -224,20 +235,32 @@ static void check_listener(Pool *pool, Listener *l, int flipped) {
                   now_is, l->address, l->nonblocking ? "no" : "yes");
 }
 
+/* The workers of a slot share a stream, since opening one costs journald more than a process costs the
+ * kernel. It outlives a restart of journald; if it has broken all the same, another one is opened. */
+static int output_of(Pool *pool, unsigned i) {
+        Slot *slot = pool->slots + i;
+        struct pollfd pfd = { .fd = slot->output_fd };
+        char identifier[128];
+
+        if (slot->output_fd >= 0 && poll(&pfd, 1, 0) == 0)
+                return slot->output_fd;
+
+        slot->output_fd = safe_close(slot->output_fd);
+        (void) snprintf(identifier, sizeof(identifier), "%s[%u]", pool->p.name, i);
+        slot->output_fd = log_open_stream(identifier);
+        if (slot->output_fd < 0)
+                slot->output_fd = -EBADF;
+        return slot->output_fd;
+}
+
 static int spawn_process(Pool *pool, unsigned slot, pid_t *ret_pid, int *ret_pidfd, int *ret_exec_fd) {
         _cleanup_strv_free_ char **environment = NULL;
         const Config *config = pool->p.config;
-        _cleanup_close_ int output_fd = -EBADF;
         Listener *l = listener_of(pool, slot);
-        char identifier[128];
+        int output_fd = output_of(pool, slot);
         int r;
 
         check_listener(pool, l, listener_enforce_mode(l));
-
-        (void) snprintf(identifier, sizeof(identifier), "%s[%u]", pool->p.name, slot);
-        output_fd = log_open_stream(identifier);
-        if (output_fd < 0)
-                output_fd = -EBADF; /* inherit ours */
 
         r = spawn_environment_new(environ, &(SpawnEnvironment) {
                 .pool_name = pool->p.name,
@@ -428,35 +451,50 @@ static uint64_t drive_worker(Pool *pool, Worker *w, uint64_t now_usec) {
         }
 }
 
-static void bury(Pool *pool, Worker *w, uint64_t now_usec) {
+/* The slot is free again; whether its next worker has to wait depends on how this one has ended. */
+static void notice_death(Pool *pool, Worker *w, uint64_t now_usec) {
         Slot *slot = pool->slots + w->slot;
         char death[160], text[256];
 
         if (w->exec_error < 0)
                 pool->could_not_execute = true;
+        if (slot->current != w)
+                return;
 
-        if (slot->current == w) {
-                slot->current = NULL;
-                slot->not_before_usec = 0;
-                if (plan_death_is_early(w->died_as, w->spawned_usec, now_usec)) {
-                        (void) snprintf(text, sizeof(text), "%s%s",
-                                        worker_format_death(w, death, sizeof(death)),
-                                        w->exec_error < 0 ? "" :
-                                        w->died_as == WORKER_STARTING ? " before it was ready" :
-                                        " within a second of its start");
-                        slot_failed(pool, w->slot, text, now_usec);
-                } else
-                        slot->n_early_deaths = 0;
+        slot->current = NULL;
+        slot->not_before_usec = 0;
+        if (!plan_death_is_early(w->state, w->spawned_usec, now_usec)) {
+                slot->n_early_deaths = 0;
+                return;
         }
+
+        (void) snprintf(text, sizeof(text), "%s%s", worker_format_death(w, death, sizeof(death)),
+                        w->exec_error < 0 ? "" :
+                        w->state == WORKER_STARTING ? " before it was ready" :
+                        " within a second of its start");
+        worker_set_state(w, WORKER_DEAD, now_usec, NULL);
+        slot_failed(pool, w->slot, text, now_usec);
+}
+
+static void bury(Pool *pool, Worker *w, uint64_t now_usec) {
+        if (w->state != WORKER_DEAD)
+                worker_set_state(w, WORKER_DEAD, now_usec, NULL);
         request_status(pool);
         worker_free(w);
 }
 
+static void notice_the_dead(Pool *pool, uint64_t now_usec) {
+        for (Worker *w = pool->workers; w; w = w->next)
+                if (w->ended)
+                        notice_death(pool, w, now_usec);
+}
+
+/* After their successors have been spawned: the journal's work need not delay them. */
 static void bury_the_dead(Pool *pool, uint64_t now_usec) {
         for (Worker **link = &pool->workers; *link;) {
                 Worker *w = *link;
 
-                if (w->state != WORKER_DEAD) {
+                if (!w->ended) {
                         link = &w->next;
                         continue;
                 }
@@ -542,8 +580,9 @@ static void judge(Pool *pool, uint64_t now_usec) {
 static int reconcile(Pool *pool) {
         uint64_t now_usec = now(pool), next_usec;
 
-        bury_the_dead(pool, now_usec);
+        notice_the_dead(pool, now_usec);
         next_usec = fill_slots(pool, now_usec);
+        bury_the_dead(pool, now_usec);
         for (Worker *w = pool->workers; w; w = w->next)
                 next_usec = MIN_OF(next_usec, drive_worker(pool, w, now_usec));
         judge(pool, now_usec);
@@ -562,7 +601,7 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *userdata) {
         return reconcile(userdata);
 }
 
-static int on_status(sd_event_source *source, void *userdata) {
+static int on_status(sd_event_source *source, uint64_t usec, void *userdata) {
         Pool *pool = userdata;
 
         pool->p.on_status(pool->p.userdata);
@@ -583,9 +622,10 @@ static int add_sources(Pool *pool) {
         if (r >= 0)
                 r = sd_event_source_set_priority(pool->reconcile_source, SD_EVENT_PRIORITY_NORMAL + 1);
         if (r >= 0)
-                r = sd_event_add_defer(pool->event, &pool->status_source, on_status, pool);
+                r = sd_event_add_time(pool->event, &pool->status_source, CLOCK_MONOTONIC, USEC_INFINITY,
+                                      STATUS_DELAY_USEC, on_status, pool);
         if (r >= 0)
-                r = sd_event_source_set_priority(pool->status_source, SD_EVENT_PRIORITY_IDLE);
+                r = sd_event_source_set_enabled(pool->status_source, SD_EVENT_OFF);
         if (r >= 0)
                 r = sd_event_add_time(pool->event, &pool->timer_source, CLOCK_MONOTONIC, USEC_INFINITY,
                                       USEC_PER_MSEC, on_timer, pool);
@@ -614,6 +654,8 @@ int pool_new(sd_event *event, const PoolParameters *parameters, Pool **ret_pool)
         pool->generation = 1;
 
         pool->slots = calloc(config->n_workers, sizeof(*pool->slots));
+        for (unsigned i = 0; pool->slots && i < config->n_workers; i++)
+                pool->slots[i].output_fd = -EBADF;
         pool->early_deaths = calloc((size_t) config->crash_budget + 1, sizeof(*pool->early_deaths));
         if (!pool->slots || !pool->early_deaths)
                 return -ENOMEM;
@@ -646,6 +688,8 @@ Pool *pool_free(Pool *pool) {
         sd_event_source_disable_unref(pool->inbox_source);
         (void) safe_close(pool->inbox_fd);
         free(pool->inbox_address);
+        for (unsigned i = 0; pool->slots && i < pool->p.config->n_workers; i++)
+                (void) safe_close(pool->slots[i].output_fd);
         free(pool->slots);
         free(pool->early_deaths);
         sd_event_unref(pool->event);

@@ -230,10 +230,9 @@ void worker_set_state(Worker *w, WorkerState state, uint64_t now_usec, const cha
         if (!rules[state].owns_pidfd)
                 release_pidfd(w);
 
-        if (state == WORKER_DEAD) {
-                w->died_as = last;
+        if (state == WORKER_DEAD)
                 log_death(w, last, now_usec);
-        } else
+        else
                 log_transition(w, last, now_usec, reason);
         w->state_since_usec = now_usec;
 }
@@ -268,12 +267,7 @@ static int on_exec_io(sd_event_source *source, int fd, uint32_t revents, void *u
 static int on_death_io(sd_event_source *source, int fd, uint32_t revents, void *userdata) {
         siginfo_t si = {};
         Worker *w = userdata;
-        uint64_t now_usec;
         int r;
-
-        r = sd_event_now(sd_event_source_get_event(source), CLOCK_MONOTONIC, &now_usec);
-        if (r < 0)
-                return r;
 
         if (waitid(P_PIDFD, (id_t) fd, &si, WEXITED | WNOHANG) < 0) {
                 if (errno != ECHILD)
@@ -290,7 +284,8 @@ static int on_death_io(sd_event_source *source, int fd, uint32_t revents, void *
                         w->exec_error = r;
         }
 
-        worker_set_state(w, WORKER_DEAD, now_usec, NULL);
+        w->ended = true;
+        w->death_source = sd_event_source_disable_unref(w->death_source);
         w->on_fact(w, w->userdata);
         return 0;
 }

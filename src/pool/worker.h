@@ -31,6 +31,7 @@ struct Worker {
         sd_event_source *death_source; /* on pidfd */
         sd_event_source *exec_source;  /* on exec_fd */
 
+        bool ended;                    /* the process has; worker_set_state(WORKER_DEAD) is due */
         WorkerState state;             /* written by worker_set_state() only */
         uint64_t state_since_usec;
         uint64_t spawned_usec;
@@ -39,11 +40,10 @@ struct Worker {
         bool announced;
         bool seen;
         bool unobservable;
-        WorkerState died_as;           /* with WORKER_DEAD: the state before */
         int exec_error;                /* negative errno of execve(), or 0 */
         Death death;
 
-        /* Called after a fact has been recorded: executed, exec_error, or death and state. May not free
+        /* Called after a fact has been recorded: executed, exec_error, or ended and death. May not free
          * the worker. */
         void (*on_fact)(Worker *worker, void *userdata);
         void *userdata;

@@ -58,8 +58,8 @@ static bool is_executed(const Worker *w) {
         return w->executed;
 }
 
-static bool is_dead(const Worker *w) {
-        return w->state == WORKER_DEAD;
+static bool has_ended(const Worker *w) {
+        return w->ended;
 }
 
 static void finish(Fixture *f) {
@@ -95,13 +95,13 @@ static void life(void) {
 
         worker_set_state(f.worker, WORKER_KILLING, 4000, NULL);
         EXPECT_EQ(worker_signal(f.worker, SIGKILL), 0);
-        run_until(&f, is_dead);
+        run_until(&f, has_ended);
+        worker_set_state(f.worker, WORKER_DEAD, 5000, NULL);
 
         expect_ownership(f.worker, false, false);
         EXPECT(f.worker->death.known);
         EXPECT_EQ(f.worker->death.code, CLD_KILLED);
         EXPECT_EQ(f.worker->death.status, SIGKILL);
-        EXPECT_EQ(f.worker->died_as, WORKER_KILLING);
         EXPECT_EQ(f.n_facts, 2);
         EXPECT_EQ(worker_signal(f.worker, SIGTERM), 0); /* nobody is hit */
         finish(&f);
@@ -112,12 +112,13 @@ static void expect_death(const char *script, int code, int status, const char *t
         Fixture f;
 
         start(&f, script);
-        run_until(&f, is_dead);
+        run_until(&f, has_ended);
         EXPECT(f.worker->death.known);
         EXPECT_EQ(f.worker->death.code, code);
         EXPECT_EQ(f.worker->death.status, status);
         EXPECT_STREQ(worker_format_death(f.worker, buffer, sizeof(buffer)), text);
-        EXPECT_EQ(f.worker->died_as, WORKER_STARTING);
+        EXPECT_EQ(f.worker->state, WORKER_STARTING);
+        worker_set_state(f.worker, WORKER_DEAD, 2000, NULL);
         EXPECT_EQ(waitpid(f.worker->pid, NULL, WNOHANG), -1); /* reaped */
         finish(&f);
 }
@@ -134,7 +135,7 @@ static void failed_execution(void) {
         Fixture f;
 
         start(&f, NULL);
-        run_until(&f, is_dead);
+        run_until(&f, has_ended);
         EXPECT_EQ(f.worker->exec_error, -ENOENT);
         EXPECT(!f.worker->executed);
         finish(&f);
