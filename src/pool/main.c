@@ -15,8 +15,11 @@
 #include "privileges.h"
 #include "sockets.h"
 
+/* To stderr even if that is the journal: we end at once, and of a process that has ended before journald
+ * has looked at its datagram nobody knows to which unit it belonged. A stream is known from its
+ * beginning. */
 static int fail(const Problem *problem) {
-        log_write(LOG_ERR, MESSAGE_BAD_CONFIGURATION, NULL, "%s", problem->text);
+        fprintf(stderr, "%s%s\n", log_goes_to_journal() ? "<3>" : "", problem->text);
         return problem->exit_status;
 }
 
@@ -64,9 +67,12 @@ static int choose_name(const Config *config, char **ret_name) {
         return 0;
 }
 
-static void log_strangers(const ListenSet *set) {
+static void log_strangers(const ListenSet *set, const char *name) {
+        char field[128];
+
+        (void) snprintf(field, sizeof(field), "FCGI_POOL=%s", name);
         for (char **s = set->strangers; s && *s; s++)
-                log_write(LOG_NOTICE, MESSAGE_STRANGER_CLOSED, NULL,
+                log_write(LOG_NOTICE, MESSAGE_STRANGER_CLOSED, (const char *const[]) { field, NULL },
                           "%s: not a socket, expected listening stream sockets only; closing it", *s);
 }
 
@@ -140,7 +146,7 @@ static int run(const Config *config, const char *name) {
         if (r < 0)
                 return fail(&problem);
 
-        log_strangers(set);
+        log_strangers(set, name);
         return manager_run(manager);
 }
 

@@ -22,6 +22,7 @@
 #include <sys/epoll.h>
 #include <sys/random.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 
 #include <systemd/sd-event.h>
 
@@ -187,9 +188,25 @@ static void give_up(Pool *pool, int exit_status, const char *message_id, const c
         request_reconcile(pool);
 }
 
+/* One line about a slot, with up to two fields more. */
+static void _printf_(7, 8) slot_log(const Pool *pool, unsigned i, int priority, const char *message_id,
+                                    const char *field1, const char *field2, const char *format, ...) {
+        char pool_field[128], slot_field[32], text[512];
+        va_list ap;
+
+        (void) snprintf(pool_field, sizeof(pool_field), "FCGI_POOL=%s", pool->p.name);
+        (void) snprintf(slot_field, sizeof(slot_field), "WORKER_SLOT=%u", i);
+        va_start(ap, format);
+        (void) vsnprintf(text, sizeof(text), format, ap);
+        va_end(ap);
+        log_write(priority, message_id,
+                  (const char *const[]) { pool_field, slot_field, field1, field2, NULL },
+                  "worker %u: %s", i, text);
+}
+
 /* A slot's attempt has failed: its next one waits. */
 static void slot_failed(Pool *pool, unsigned i, const char *what, uint64_t now_usec) {
-        char fields[3][64], pool_field[128], span[64];
+        char backoff_field[64], deaths_field[64], span[64];
         Slot *slot = pool->slots + i;
         uint64_t backoff_usec;
         uint32_t random;
@@ -206,15 +223,12 @@ static void slot_failed(Pool *pool, unsigned i, const char *what, uint64_t now_u
         if (pool->phase >= POOL_STOPPING)
                 return;
 
-        (void) snprintf(pool_field, sizeof(pool_field), "FCGI_POOL=%s", pool->p.name);
-        (void) snprintf(fields[0], sizeof(fields[0]), "WORKER_SLOT=%u", i);
-        (void) snprintf(fields[1], sizeof(fields[1]), "BACKOFF_USEC=%" PRIu64, backoff_usec);
-        (void) snprintf(fields[2], sizeof(fields[2]), "N_EARLY_DEATHS=%u", slot->n_early_deaths);
-        log_write(LOG_WARNING, MESSAGE_WORKER_BACKOFF,
-                  (const char *const[]) { pool_field, fields[0], fields[1], fields[2], NULL },
-                  "worker %u: next attempt in %s, failure %u in a row", i,
-                  clock_format_span(span, sizeof(span), backoff_usec / USEC_PER_MSEC * USEC_PER_MSEC),
-                  slot->n_early_deaths);
+        (void) snprintf(backoff_field, sizeof(backoff_field), "BACKOFF_USEC=%" PRIu64, backoff_usec);
+        (void) snprintf(deaths_field, sizeof(deaths_field), "N_EARLY_DEATHS=%u", slot->n_early_deaths);
+        slot_log(pool, i, LOG_WARNING, MESSAGE_WORKER_BACKOFF, backoff_field, deaths_field,
+                 "next attempt in %s, failure %u in a row",
+                 clock_format_span(span, sizeof(span), backoff_usec / USEC_PER_MSEC * USEC_PER_MSEC),
+                 slot->n_early_deaths);
 }
 
 /* --- spawning --- */
@@ -242,8 +256,12 @@ static int output_of(Pool *pool, unsigned i) {
         struct pollfd pfd = { .fd = slot->output_fd };
         char identifier[128];
 
-        if (slot->output_fd >= 0 && poll(&pfd, 1, 0) == 0)
+        if (slot->output_fd >= 0 && poll(&pfd, 1, 0) == 0) {
+                /* Ends the line that the last worker may have left unfinished. journald drops empty
+                 * lines. */
+                (void) send(slot->output_fd, "\n", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
                 return slot->output_fd;
+        }
 
         slot->output_fd = safe_close(slot->output_fd);
         (void) snprintf(identifier, sizeof(identifier), "%s[%u]", pool->p.name, i);
@@ -330,7 +348,7 @@ static uint64_t fill_slots(Pool *pool, uint64_t now_usec) {
                         else {
                                 (void) snprintf(text, sizeof(text), "could not be spawned: %s",
                                                 strerror(-r));
-                                log_error("worker %u: %s", i, text);
+                                slot_log(pool, i, LOG_ERR, NULL, NULL, NULL, "%s", text);
                                 slot_failed(pool, i, text, now_usec);
                                 again_usec = pool->slots[i].not_before_usec;
                         }
@@ -411,6 +429,7 @@ static void kill_worker(Pool *pool, Worker *w, uint64_t now_usec) {
 static uint64_t drive_worker(Pool *pool, Worker *w, uint64_t now_usec) {
         PlanStep step;
 
+        worker_introduce(w);
         for (;;) {
                 PlanWorker view = worker_to_plan(w, is_wanted(pool, w));
 

@@ -328,10 +328,16 @@ int worker_new(sd_event *event, const WorkerParameters *p, Worker **ret_worker) 
                 return r;
         }
 
-        worker_log(w, LOG_INFO, MESSAGE_WORKER_STATE, NULL, "starting, pid %d, generation %" PRIu64,
-                   (int) w->pid, w->generation);
         *ret_worker = w;
         return 0;
+}
+
+void worker_introduce(Worker *w) {
+        if (w->introduced)
+                return;
+        w->introduced = true;
+        worker_log(w, LOG_INFO, MESSAGE_WORKER_STATE, NULL, "starting, pid %d, generation %" PRIu64,
+                   (int) w->pid, w->generation);
 }
 
 Worker *worker_free(Worker *w) {

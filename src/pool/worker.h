@@ -32,6 +32,7 @@ struct Worker {
         sd_event_source *exec_source;  /* on exec_fd */
 
         bool ended;                    /* the process has; worker_set_state(WORKER_DEAD) is due */
+        bool introduced;               /* worker_introduce() */
         WorkerState state;             /* written by worker_set_state() only */
         uint64_t state_since_usec;
         uint64_t spawned_usec;
@@ -63,8 +64,12 @@ typedef struct WorkerParameters {
 } WorkerParameters;
 
 /* Watches a process that spawn_worker() has made; it is WORKER_STARTING. Takes both descriptors, also on
- * failure, when it kills the process as well. Logs one line. -ENOMEM and what sd_event_add_io(3) returns. */
+ * failure, when it kills the process as well. -ENOMEM and what sd_event_add_io(3) returns. */
 int worker_new(sd_event *event, const WorkerParameters *parameters, Worker **ret_worker);
+
+/* Writes the line that a worker is there, once; for an adopted one never. Apart from worker_new(), so
+ * that the obituary of its predecessor can stand before it. */
+void worker_introduce(Worker *worker);
 
 /* Lets go of everything held because of the worker; the process is not touched. Returns NULL. */
 Worker *worker_free(Worker *worker);
