@@ -8,7 +8,9 @@
  * written to stderr with one write(2). Which of the two holds is asked of the kernel each time, because
  * lines are rare and a cached answer would be one more global. */
 
+#include <poll.h>
 #include <stdio.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 
@@ -20,6 +22,7 @@
 
 #define LINE_SIZE 2048U
 #define FIELDS_MAX 24U
+#define SETTLE_MSEC 500
 
 static int max_level = LOG_INFO;
 
@@ -98,4 +101,16 @@ int log_open_stream(const char *identifier) {
         if (!log_goes_to_journal())
                 return -ENOTCONN;
         return sd_journal_stream_fd(identifier, LOG_INFO, true);
+}
+
+void log_settle(void) {
+        _cleanup_close_ int fd = -EBADF;
+        struct pollfd pfd = {};
+
+        /* A stream opened after our last line is closed by journald after it has read that line. */
+        fd = log_open_stream("fcgi-pool");
+        if (fd < 0 || shutdown(fd, SHUT_WR) < 0)
+                return;
+        pfd.fd = fd;
+        (void) poll(&pfd, 1, SETTLE_MSEC);
 }

@@ -32,6 +32,10 @@ void _printf_(4, 0) log_writev(int priority, const char *message_id, const char 
 /* Whether our stderr is a journal stream, as $JOURNAL_STREAM says (systemd.exec(5)). */
 bool log_goes_to_journal(void);
 
+/* Waits until journald has looked at what we have written, half a second at most: of a process that has
+ * ended before that it cannot tell the unit. For the moment before an exit that somebody will ask about. */
+void log_settle(void);
+
 /* Opens a journal stream of its own for a child's stdout and stderr, sd_journal_stream_fd(3): lines at
  * LOG_INFO unless they begin with "<N>". FD_CLOEXEC is set. Returns the descriptor, -ENOTCONN if our
  * stderr does not go to the journal, or another negative errno. */

@@ -147,7 +147,10 @@ static int run(const Config *config, const char *name) {
                 return fail(&problem);
 
         log_strangers(set, name);
-        return manager_run(manager);
+        r = manager_run(manager);
+        if (r != EXIT_SUCCESS)
+                log_settle();
+        return r;
 }
 
 /* Whoever starts us without fd 0, 1 or 2 shall not see our epoll or a listener there. */

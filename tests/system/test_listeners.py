@@ -52,7 +52,6 @@ def test_slot_modulo(n):
         assert sorted(slots.values()) == list(range(n))
         remainders = []
         for address in addresses:
-            seen = set()
             # As many as there are workers at a time: each of those on this listener gets some.
             result = lib.load(address, clients=n, requests=20 * n, query='sleep=10')
             assert result['failed'] == 0, result

@@ -72,7 +72,7 @@ def test_a_thousand_workers():
         assert lib.show_all(p.service, 'Result', 'ExecMainStatus') == {'Result': 'success', 'ExecMainStatus': '0'}
         assert p.processes() == []
         assert not any(os.path.exists(f'/proc/{pid}') for pid in workers)
-        assert f'Pool scale has stopped, 0 workers had to be killed' in p.messages()
+        assert 'Pool scale has stopped, 0 workers had to be killed' in p.messages()
 
 
 @pytest.mark.limit(400)

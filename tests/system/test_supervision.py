@@ -139,7 +139,7 @@ def test_only_the_request_of_the_dead_is_lost():
         before = pool.slots()
         wait_grown_up(before.values())
         with lib.BackgroundLoad(pool, clients=8, duration=100, query='sleep=50') as load:
-            for n, (slot, pid) in enumerate(before.items(), 1):
+            for slot, pid in before.items():
                 cursor = lib.journal_cursor()
                 os.kill(pid, signal.SIGKILL)
                 pool.wait_journal(since=cursor, WORKER_SLOT=slot, WORKER_STATE='ready')
