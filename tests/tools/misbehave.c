@@ -121,8 +121,10 @@ static void request_query(const Request *q, EchoRequest *ret) {
         echo_parse(NULL, ret);
         while (wire_next_pair(&p, &n, &name, &n_name, &value, &n_value) > 0)
                 if (n_name == 12 && memcmp(name, "QUERY_STRING", 12) == 0) {
-                        _cleanup_free_ char *query = strndup(value, n_value);
+                        _cleanup_free_ char *query = calloc(n_value + 1, 1);
 
+                        if (query)
+                                memcpy(query, value, n_value); /* no string: nothing ends it */
                         echo_parse(query, ret);
                 }
 }
