@@ -183,4 +183,4 @@ static void names(void) {
         EXPECT_STREQ(worker_state_to_string(WORKER_DEAD), "dead");
 }
 
-TEST_MAIN(TEST(life), TEST(deaths), TEST(failed_execution), TEST(transitions), TEST(names))
+TEST_MAIN(TEST(names), TEST(transitions), TEST(life), TEST(not_under_valgrind), TEST(deaths), TEST(failed_execution))

@@ -47,6 +47,14 @@
                 exit(77);                       \
         } while (0)
 
+/* The rest of the program cannot be run under valgrind: execve() that fails kills it, "I can't recover". */
+static inline void not_under_valgrind(void) {
+        const char *preload = getenv("LD_PRELOAD");
+
+        if (preload && strstr(preload, "vgpreload"))
+                SKIP("valgrind does not survive an execve() that fails; run without it");
+}
+
 typedef struct Test {
         const char *name;
         void (*run)(void);
