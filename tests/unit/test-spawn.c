@@ -687,7 +687,8 @@ static void environment(void) {
 }
 
 #define main run_tests
-TEST_MAIN(TEST(environment), TEST(exec_fd_unknown_yet), TEST(not_under_valgrind), TEST(exec_errors), TEST(failure_before_exec), TEST(no_pidfd),
+TEST_MAIN(TEST(environment), TEST(exec_fd_unknown_yet), TEST(not_under_valgrind),
+          TEST(exec_errors), TEST(failure_before_exec), TEST(no_pidfd),
           TEST(listen_pid), TEST(signals), TEST(handlers), TEST(early_signal), TEST(layouts), TEST(layouts_with_fork),
           TEST(no_leak_in_many))
 #undef main

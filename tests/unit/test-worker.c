@@ -183,4 +183,5 @@ static void names(void) {
         EXPECT_STREQ(worker_state_to_string(WORKER_DEAD), "dead");
 }
 
-TEST_MAIN(TEST(names), TEST(transitions), TEST(life), TEST(not_under_valgrind), TEST(deaths), TEST(failed_execution))
+TEST_MAIN(TEST(names), TEST(not_under_valgrind), TEST(transitions), TEST(life), TEST(deaths),
+          TEST(failed_execution))
