@@ -11,8 +11,12 @@
  * There is one timer, set to the earliest time at which the plan may change its mind by itself. In a pool at
  * rest there is no such time, the timer is off, and the helper sleeps until something happens.
  *
- * Dead workers are buried in reconcile(), never in the handler that heard of the death,
- * so that no handler frees what its caller still holds. */
+ * Dead workers are buried in reconcile(), never in the handler that heard of the death, so that no handler
+ * frees what its caller still holds.
+ *
+ * What the next helper must know is written before and after it becomes true: the intent to spawn before the
+ * spawn, the pid after it. A roll gives each slot a successor of the newest generation, and lets the
+ * predecessor go only once the successor is ready. */
 
 #include <fcntl.h>
 #include <inttypes.h>
@@ -38,7 +42,9 @@
 #define STATUS_DELAY_USEC (50 * USEC_PER_MSEC)
 
 typedef struct Slot {
-        Worker *current;          /* starting or ready; borrowed from the pool's list */
+        Worker *current;          /* starting or ready; borrowed from the pool's list, like the next one */
+        Worker *successor;        /* starting, will replace current */
+        bool intended;            /* a worker is about to be spawned */
         int output_fd;            /* its workers' journal stream; -EBADF: none yet, or ours is inherited */
         unsigned n_early_deaths;  /* in a row */
         uint64_t not_before_usec;
@@ -55,9 +61,12 @@ struct Pool {
         char *inbox_address;
 
         PoolPhase phase;
+        bool rolling;                      /* workers of older generations are outdated */
+        bool proven;                       /* a worker of this generation has become ready */
         Slot *slots;                       /* config->n_workers of them */
         Worker *workers;
-        uint64_t generation;
+        uint64_t generation;               /* the newest */
+        bool unsaved;                      /* the state file lags behind */
 
         uint64_t *early_deaths;            /* ring of config->crash_budget + 1 times, 0: none yet */
         size_t next_early_death;
@@ -79,17 +88,41 @@ static uint64_t now(const Pool *pool) {
         return usec;
 }
 
-static bool is_wanted(const Pool *pool, const Worker *w) {
-        return pool->phase < POOL_STOPPING && pool->slots[w->slot].current == w;
+/* NULL: none, or one that the pool does not have any more. */
+static Slot *slot_of(const Pool *pool, const Worker *w) {
+        return w->stranger || w->slot >= pool->p.config->n_workers ? NULL : pool->slots + w->slot;
 }
 
 static Listener *listener_of(const Pool *pool, unsigned slot) {
         return pool->p.listeners->listeners + slot % pool->p.listeners->n_listeners;
 }
 
+/* To be replaced: of an older generation while we roll, or on a listener that is not its slot's any more. */
+static bool is_outdated(const Pool *pool, const Worker *w) {
+        if (pool->rolling && w->generation < pool->generation)
+                return true;
+        return w->cookie != 0 && w->cookie != listener_of(pool, w->slot)->cookie;
+}
+
+/* A slot has it, or is to have it. */
+static bool is_member(const Pool *pool, const Worker *w) {
+        const Slot *slot = slot_of(pool, w);
+
+        return slot && (slot->current == w || slot->successor == w);
+}
+
+static bool is_wanted(const Pool *pool, const Worker *w) {
+        if (pool->phase >= POOL_STOPPING || w->dismissed)
+                return false;
+        if (is_member(pool, w))
+                return true;
+        /* Found beside what the slots need: it may serve on until the pool is complete. */
+        return pool->phase == POOL_STARTING || pool->rolling;
+}
+
 typedef struct Counts {
         unsigned per_state[_WORKER_STATE_MAX];
-        unsigned n_executing;
+        unsigned n_executing, n_replacing, n_settled;
 } Counts;
 
 static Counts count(const Pool *pool) {
@@ -99,6 +132,13 @@ static Counts count(const Pool *pool) {
                 c.per_state[w->ended ? WORKER_DEAD : w->state]++;
                 c.n_executing += w->exec_fd >= 0;
         }
+        for (unsigned i = 0; i < pool->p.config->n_workers; i++) {
+                const Slot *slot = pool->slots + i;
+
+                c.n_replacing += slot->successor != NULL;
+                c.n_settled += slot->current && slot->current->state == WORKER_READY &&
+                        !is_outdated(pool, slot->current);
+        }
         return c;
 }
 
@@ -106,30 +146,126 @@ static bool budget_is_spent(const Pool *pool, uint64_t now_usec) {
         return plan_budget_is_spent(pool->p.config, pool->early_deaths[pool->next_early_death], now_usec);
 }
 
+static void _printf_(4, 5) append(char *buffer, size_t size, size_t *n, const char *format, ...) {
+        va_list ap;
+        int k;
+
+        va_start(ap, format);
+        k = vsnprintf(buffer + *n, size - *n, format, ap);
+        va_end(ap);
+        if (k > 0)
+                *n = MIN_OF(*n + (size_t) k, size - 1);
+}
+
 char *pool_format_status(const Pool *pool, char *buffer, size_t size) {
-        unsigned n_backing_off = 0;
+        unsigned n_backing_off = 0, n_retiring;
         Counts c = count(pool);
-        int n;
+        size_t n = 0;
 
         for (unsigned i = 0; pool->phase < POOL_STOPPING && i < pool->p.config->n_workers; i++)
                 n_backing_off += !pool->slots[i].current && pool->slots[i].n_early_deaths > 0;
+        n_retiring = c.per_state[WORKER_RETIRING] + c.per_state[WORKER_KILLING];
 
-        n = snprintf(buffer, size, "%u/%u workers ready", c.per_state[WORKER_READY],
-                     pool->p.config->n_workers);
-        if (c.per_state[WORKER_STARTING] > 0 && n >= 0 && (size_t) n < size)
-                n += snprintf(buffer + n, size - (size_t) n, ", %u starting", c.per_state[WORKER_STARTING]);
-        if (n_backing_off > 0 && n >= 0 && (size_t) n < size)
-                n += snprintf(buffer + n, size - (size_t) n, ", %u backing off", n_backing_off);
-        if (c.per_state[WORKER_RETIRING] + c.per_state[WORKER_KILLING] > 0 && n >= 0 && (size_t) n < size)
-                n += snprintf(buffer + n, size - (size_t) n, ", %u retiring",
-                              c.per_state[WORKER_RETIRING] + c.per_state[WORKER_KILLING]);
-        if (pool->failed && n >= 0 && (size_t) n < size)
-                (void) snprintf(buffer + n, size - (size_t) n, "; %s", pool->failure.text);
+        append(buffer, size, &n, "%u/%u workers ready", c.per_state[WORKER_READY],
+               pool->p.config->n_workers);
+        if (c.per_state[WORKER_STARTING] > 0)
+                append(buffer, size, &n, ", %u starting", c.per_state[WORKER_STARTING]);
+        if (n_backing_off > 0)
+                append(buffer, size, &n, ", %u backing off", n_backing_off);
+        if (n_retiring > 0)
+                append(buffer, size, &n, ", %u retiring", n_retiring);
+        append(buffer, size, &n, ", generation %" PRIu64, pool->generation);
+        if (pool->rolling)
+                append(buffer, size, &n, ", rolling: %u/%u", c.n_settled, pool->p.config->n_workers);
+        if (pool->failed)
+                append(buffer, size, &n, "; %s", pool->failure.text);
         return buffer;
+}
+
+bool pool_has_workers(const Pool *pool) {
+        return pool->workers;
+}
+
+bool pool_is_starting(const Pool *pool) {
+        return pool->phase == POOL_STARTING;
 }
 
 unsigned pool_n_killed(const Pool *pool) {
         return pool->n_killed;
+}
+
+/* --- what the next helper must know --- */
+
+static char *stored_name(const Worker *w, char buffer[static STORED_WORKER_SIZE]) {
+        (void) snprintf(buffer, STORED_WORKER_SIZE, STORED_WORKER_FORMAT, w->slot, w->generation);
+        return buffer;
+}
+
+static void store(Pool *pool, Worker *w) {
+        char name[STORED_WORKER_SIZE];
+
+        if (w->stored || w->stranger || w->pidfd < 0)
+                return;
+        notify_store_fd(pool->p.notify, stored_name(w, name), w->pidfd);
+        w->stored = true;
+}
+
+static void unstore(Pool *pool, Worker *w) {
+        char name[STORED_WORKER_SIZE];
+
+        if (!w->stored)
+                return;
+        notify_remove_fd(pool->p.notify, stored_name(w, name));
+        w->stored = false;
+}
+
+int pool_save(Pool *pool, StateLife life) {
+        _cleanup_free_ StateWorker *records = NULL;
+        size_t n_max = pool->p.config->n_workers;
+        State state = {
+                .life = life,
+                .generation = pool->generation,
+                .rolling = pool->rolling,
+                .started = pool->phase == POOL_SERVING,
+        };
+
+        if (!pool->p.state_file)
+                return 0;
+        for (const Worker *w = pool->workers; w; w = w->next)
+                n_max++;
+        state.workers = records = calloc(n_max, sizeof(*records));
+        if (!records)
+                return -ENOMEM;
+
+        for (const Worker *w = pool->workers; w; w = w->next)
+                if (!w->stranger && !w->ended)
+                        records[state.n_workers++] = (StateWorker) {
+                                .slot = w->slot,
+                                .generation = w->generation,
+                                .pid = w->pid,
+                                .start_time = w->start_time,
+                                .spawned_usec = w->spawned_usec,
+                                .cookie = w->cookie,
+                                .state = w->state,
+                        };
+        for (unsigned i = 0; i < pool->p.config->n_workers; i++)
+                if (pool->slots[i].intended)
+                        records[state.n_workers++] = (StateWorker) {
+                                .slot = i,
+                                .generation = pool->generation,
+                                .cookie = listener_of(pool, i)->cookie,
+                                .state = WORKER_STARTING,
+                        };
+        pool->unsaved = false;
+        return state_file_write(pool->p.state_file, &state);
+}
+
+static void save(Pool *pool) {
+        int r;
+
+        r = pool_save(pool, STATE_LIFE_RUNNING);
+        if (r < 0)
+                log_warning("Could not write the state for the next helper, ignoring: %s", strerror(-r));
 }
 
 /* --- facts --- */
@@ -175,17 +311,22 @@ static int on_inbox_io(sd_event_source *source, int fd, uint32_t revents, void *
 
 /* --- failures --- */
 
-static void give_up(Pool *pool, int exit_status, const char *message_id, const char *text) {
+/* Logs a verdict and remembers it as the failure of the pool. */
+static void record_failure(Pool *pool, int exit_status, const char *message_id, const char *text) {
         char field[128];
 
         (void) snprintf(field, sizeof(field), "FCGI_POOL=%s", pool->p.name);
         log_write(LOG_ERR, message_id, (const char *const[]) { field, NULL }, "%s", text);
-
-        pool->failed = true;
         (void) problem_set(&pool->failure, exit_status, -EIO, "%s", text);
-        pool->phase = POOL_STOPPING;
-        pool->p.on_phase(pool->phase, &pool->failure, pool->p.userdata);
-        request_reconcile(pool);
+        pool->failed = true;
+}
+
+static void forget_attempts(Pool *pool) {
+        pool->missed_start_timeout = pool->could_not_execute = pool->proven = false;
+        for (unsigned i = 0; i < pool->p.config->n_workers; i++) {
+                pool->slots[i].n_early_deaths = 0;
+                pool->slots[i].not_before_usec = 0;
+        }
 }
 
 /* One line about a slot, with up to two fields more. */
@@ -297,9 +438,17 @@ static int spawn_process(Pool *pool, unsigned slot, pid_t *ret_pid, int *ret_pid
                 .environment = environment,
                 .listener_fd = l->fd,
                 .output_fd = output_fd,
+                .cgroup_fd = pool->p.workers_cgroup_fd,
+                .cgroup_move = pool->p.workers_cgroup_move,
                 .socket_activation = config->socket_activation,
                 .worker_capabilities = config->worker_capabilities,
         }, ret_pid, ret_pidfd, ret_exec_fd);
+}
+
+static void add_worker(Pool *pool, Worker *w) {
+        w->next = pool->workers;
+        pool->workers = w;
+        pool->unsaved = true;
 }
 
 static int spawn_for_slot(Pool *pool, unsigned slot, uint64_t now_usec) {
@@ -307,6 +456,9 @@ static int spawn_for_slot(Pool *pool, unsigned slot, uint64_t now_usec) {
                 .slot = slot,
                 .generation = pool->generation,
                 .pool_name = pool->p.name,
+                .cookie = listener_of(pool, slot)->cookie,
+                .state = WORKER_STARTING,
+                .spawned_usec = now_usec,
                 .now_usec = now_usec,
                 .on_fact = on_worker_fact,
                 .userdata = pool,
@@ -317,46 +469,74 @@ static int spawn_for_slot(Pool *pool, unsigned slot, uint64_t now_usec) {
         r = spawn_process(pool, slot, &parameters.pid, &parameters.pidfd, &parameters.exec_fd);
         if (r < 0)
                 return r;
+        (void) process_get_start_time(parameters.pid, &parameters.start_time, NULL, NULL);
         r = worker_new(pool->event, &parameters, &w);
         if (r < 0)
                 return r;
 
-        w->next = pool->workers;
-        pool->workers = w;
-        pool->slots[slot].current = w;
+        add_worker(pool, w);
+        store(pool, w);
+        if (pool->slots[slot].current)
+                pool->slots[slot].successor = w;
+        else
+                pool->slots[slot].current = w;
         return 0;
 }
 
-static uint64_t fill_slots(Pool *pool, uint64_t now_usec) {
-        unsigned n_executing = count(pool).n_executing;
-        uint64_t next_usec = USEC_INFINITY, again_usec;
+static void spawn_intended(Pool *pool, unsigned i, uint64_t now_usec) {
         char text[160];
         int r;
 
-        for (unsigned i = 0; i < pool->p.config->n_workers; i++) {
-                PlanSlot slot = {
+        pool->slots[i].intended = false;
+        r = spawn_for_slot(pool, i, now_usec);
+        if (r < 0) {
+                (void) snprintf(text, sizeof(text), "could not be spawned: %s", strerror(-r));
+                slot_log(pool, i, LOG_ERR, NULL, NULL, NULL, "%s", text);
+                slot_failed(pool, i, text, now_usec);
+        }
+}
+
+/* Spawns where the plan says so, after the intent has been written down; returns when to ask again. */
+static uint64_t fill_slots(Pool *pool, uint64_t now_usec) {
+        unsigned n_slots = pool->p.config->n_workers;
+        uint64_t next_usec = USEC_INFINITY, again_usec;
+        Counts c = count(pool);
+        PlanCrowd crowd = {
+                .n_slots = n_slots,
+                .n_executing = c.n_executing,
+                .n_replacing = c.n_replacing,
+                .proven = pool->proven,
+        };
+        bool any = false;
+
+        for (unsigned i = 0; i < n_slots; i++) {
+                Slot *slot = pool->slots + i;
+                PlanSlot view = {
                         .wanted = pool->phase < POOL_STOPPING,
-                        .not_before_usec = pool->slots[i].not_before_usec,
+                        .filled = slot->current,
+                        .outdated = slot->current && is_outdated(pool, slot->current),
+                        .replacing = slot->successor,
+                        .not_before_usec = slot->not_before_usec,
                 };
 
-                if (pool->slots[i].current)
-                        continue;
-                if (plan_slot_spawns(&slot, n_executing, now_usec, &again_usec)) {
-                        r = spawn_for_slot(pool, i, now_usec);
-                        if (r >= 0)
-                                n_executing++;
-                        else {
-                                (void) snprintf(text, sizeof(text), "could not be spawned: %s",
-                                                strerror(-r));
-                                slot_log(pool, i, LOG_ERR, NULL, NULL, NULL, "%s", text);
-                                slot_failed(pool, i, text, now_usec);
-                                again_usec = pool->slots[i].not_before_usec;
-                        }
-                        request_status(pool);
-                }
-                if (!pool->slots[i].current)
+                if (plan_slot_spawns(&view, &crowd, now_usec, &again_usec)) {
+                        slot->intended = any = true;
+                        crowd.n_executing++;
+                        crowd.n_replacing += view.filled;
+                } else
                         next_usec = MIN_OF(next_usec, again_usec);
         }
+        if (!any)
+                return next_usec;
+
+        save(pool);
+        request_status(pool);
+        for (unsigned i = 0; i < n_slots; i++)
+                if (pool->slots[i].intended) {
+                        spawn_intended(pool, i, now_usec);
+                        if (!pool->slots[i].current)
+                                next_usec = MIN_OF(next_usec, pool->slots[i].not_before_usec);
+                }
         return next_usec;
 }
 
@@ -372,24 +552,8 @@ static void look(Pool *pool, Worker *w, uint64_t now_usec) {
         w->unobservable = o == OBSERVE_UNKNOWN;
 }
 
-static void become_ready(Pool *pool, Worker *w, bool assumed, uint64_t now_usec) {
-        Listener *l = listener_of(pool, w->slot);
-
-        worker_set_state(w, WORKER_READY, now_usec,
-                         w->announced ? "notified" : w->seen ? "serves the listener" :
-                         assumed ? "cannot be observed, alive" : NULL);
-        if (assumed)
-                worker_log(w, LOG_NOTICE, MESSAGE_WORKER_ASSUMED_READY, NULL,
-                           "cannot be observed from outside, counted as ready");
-        check_listener(pool, l, listener_is_flipped(l));
-}
-
-static void retire(Pool *pool, Worker *w, const char *reason, uint64_t now_usec) {
+static void send_stop_signal(Pool *pool, Worker *w) {
         int r;
-
-        if (pool->slots[w->slot].current == w)
-                pool->slots[w->slot].current = NULL;
-        worker_set_state(w, WORKER_RETIRING, now_usec, reason);
 
         r = worker_signal(w, pool->p.config->stop_signal);
         if (r >= 0)
@@ -399,14 +563,65 @@ static void retire(Pool *pool, Worker *w, const char *reason, uint64_t now_usec)
                            strerror(-r));
 }
 
+/* The slot loses the worker, if it has it: true. */
+static bool vacate(Pool *pool, const Worker *w) {
+        Slot *slot = slot_of(pool, w);
+
+        if (!slot)
+                return false;
+        if (slot->successor == w) {
+                slot->successor = NULL;
+                return true;
+        }
+        if (slot->current != w)
+                return false;
+        slot->current = TAKE_PTR(slot->successor);
+        return true;
+}
+
+static void retire(Pool *pool, Worker *w, const char *reason, uint64_t now_usec) {
+        (void) vacate(pool, w);
+        worker_set_state(w, WORKER_RETIRING, now_usec, reason);
+        send_stop_signal(pool, w);
+}
+
+/* A successor that has become ready takes its slot over. */
+static void take_over(Pool *pool, const Worker *w) {
+        Slot *slot = slot_of(pool, w);
+
+        if (!slot || slot->successor != w)
+                return;
+        slot->current->dismissed = true;
+        slot->current = TAKE_PTR(slot->successor);
+        request_reconcile(pool); /* for the predecessor, whose turn in this pass may be over */
+}
+
+static void become_ready(Pool *pool, Worker *w, bool assumed, uint64_t now_usec) {
+        Listener *l = listener_of(pool, w->slot);
+
+        pool->proven = pool->proven || w->generation == pool->generation;
+        worker_set_state(w, WORKER_READY, now_usec,
+                         w->announced ? "notified" : w->seen ? "serves the listener" :
+                         assumed ? "cannot be observed, alive" : NULL);
+        if (assumed)
+                worker_log(w, LOG_NOTICE, MESSAGE_WORKER_ASSUMED_READY, NULL,
+                           "cannot be observed from outside, counted as ready");
+        check_listener(pool, l, listener_is_flipped(l));
+        take_over(pool, w);
+}
+
 static void miss_start_timeout(Pool *pool, Worker *w, uint64_t now_usec) {
         char span[64], text[160];
+        bool member;
 
         (void) snprintf(text, sizeof(text), "was not ready within --start-timeout=%s",
                         clock_format_span(span, sizeof(span), pool->p.config->start_timeout_usec));
         worker_log(w, LOG_WARNING, MESSAGE_WORKER_START_TIMEOUT, NULL, "pid %d %s", (int) w->pid, text);
-        pool->missed_start_timeout = true;
+        member = is_member(pool, w);
         retire(pool, w, "start timeout", now_usec);
+        if (!member)
+                return;
+        pool->missed_start_timeout = pool->missed_start_timeout || w->generation == pool->generation;
         slot_failed(pool, w->slot, text, now_usec);
         request_reconcile(pool); /* The slot is free, and its turn in this pass may be over. */
 }
@@ -436,8 +651,10 @@ static uint64_t drive_worker(Pool *pool, Worker *w, uint64_t now_usec) {
                 step = plan_worker(pool->p.config, &view, now_usec);
                 if (step.verb == PLAN_NOTHING)
                         return step.again_usec;
-                if (step.verb != PLAN_LOOK)
+                if (step.verb != PLAN_LOOK) {
                         request_status(pool);
+                        pool->unsaved = true;
+                }
 
                 switch (step.verb) {
 
@@ -455,7 +672,8 @@ static uint64_t drive_worker(Pool *pool, Worker *w, uint64_t now_usec) {
                         break;
 
                 case PLAN_RETIRE:
-                        retire(pool, w, "pool stops", now_usec);
+                        retire(pool, w, pool->phase >= POOL_STOPPING ? "pool stops" :
+                               slot_of(pool, w) ? "replaced" : "belongs to no slot", now_usec);
                         break;
 
                 case PLAN_KILL:
@@ -472,15 +690,15 @@ static uint64_t drive_worker(Pool *pool, Worker *w, uint64_t now_usec) {
 
 /* The slot is free again; whether its next worker has to wait depends on how this one has ended. */
 static void notice_death(Pool *pool, Worker *w, uint64_t now_usec) {
-        Slot *slot = pool->slots + w->slot;
+        Slot *slot = slot_of(pool, w);
         char death[160], text[256];
 
-        if (w->exec_error < 0)
+        if (w->exec_error < 0 && w->generation == pool->generation)
                 pool->could_not_execute = true;
-        if (slot->current != w)
+        unstore(pool, w); /* before its successor is stored under the same name */
+        if (!vacate(pool, w))
                 return;
 
-        slot->current = NULL;
         slot->not_before_usec = 0;
         if (!plan_death_is_early(w->state, w->spawned_usec, now_usec)) {
                 slot->n_early_deaths = 0;
@@ -499,6 +717,7 @@ static void bury(Pool *pool, Worker *w, uint64_t now_usec) {
         if (w->state != WORKER_DEAD)
                 worker_set_state(w, WORKER_DEAD, now_usec, NULL);
         request_status(pool);
+        pool->unsaved = true;
         worker_free(w);
 }
 
@@ -524,6 +743,16 @@ static void bury_the_dead(Pool *pool, uint64_t now_usec) {
 
 /* --- the pool --- */
 
+static void log_roll(const Pool *pool) {
+        char field[128], generation[48];
+
+        (void) snprintf(field, sizeof(field), "FCGI_POOL=%s", pool->p.name);
+        (void) snprintf(generation, sizeof(generation), "GENERATION=%" PRIu64, pool->generation);
+        log_write(LOG_INFO, MESSAGE_ROLLED, (const char *const[]) { field, generation, NULL },
+                  "Pool %s: all %u workers are of generation %" PRIu64, pool->p.name,
+                  pool->p.config->n_workers, pool->generation);
+}
+
 static void enter_phase(Pool *pool, PoolPhase phase) {
         pool->phase = phase;
         pool->p.on_phase(phase, pool->failed ? &pool->failure : NULL, pool->p.userdata);
@@ -533,8 +762,10 @@ static PlanPool to_plan(const Pool *pool, uint64_t now_usec) {
         Counts c = count(pool);
         PlanPool view = {
                 .phase = pool->phase,
+                .rolling = pool->rolling,
                 .n_slots = pool->p.config->n_workers,
                 .n_ready = c.per_state[WORKER_READY],
+                .n_settled = c.n_settled,
                 .missed_start_timeout = pool->missed_start_timeout,
                 .could_not_execute = pool->could_not_execute,
                 .budget_spent = budget_is_spent(pool, now_usec),
@@ -547,6 +778,56 @@ static PlanPool to_plan(const Pool *pool, uint64_t now_usec) {
         return view;
 }
 
+/* The newest generation is not wanted after all: what has not become ready of it goes. Returns whether
+ * workers of older ones serve. */
+static bool undo_generation(Pool *pool, uint64_t now_usec) {
+        bool elders = false;
+
+        for (Worker *w = pool->workers; w; w = w->next)
+                elders = elders || (w->state == WORKER_READY && w->generation < pool->generation);
+        if (!elders)
+                return false;
+        for (Worker *w = pool->workers; w; w = w->next)
+                if (w->state == WORKER_STARTING && w->generation == pool->generation)
+                        retire(pool, w, "its generation has failed", now_usec);
+        return true;
+}
+
+/* The start or the roll has failed. The elders serve on: after a failed roll with us, after a failed
+ * start with the next helper, which tries again. Without elders the pool drains. */
+static void fail(Pool *pool, int exit_status, const char *what, uint64_t now_usec) {
+        bool starting = pool->phase == POOL_STARTING, elders;
+        char text[sizeof(pool->failure.text)];
+
+        (void) snprintf(text, sizeof(text), "%s failed: %s", starting ? "Start" : "Roll", what);
+        record_failure(pool, exit_status, MESSAGE_START_FAILED, text);
+        elders = undo_generation(pool, now_usec);
+
+        if (!starting) {
+                pool->rolling = false;
+                forget_attempts(pool);
+                request_status(pool);
+        } else if (elders) {
+                (void) pool_save(pool, STATE_LIFE_RESTARTED);
+                enter_phase(pool, POOL_STOPPED);
+        } else {
+                enter_phase(pool, POOL_STOPPING);
+                request_reconcile(pool);
+        }
+}
+
+static void succeed(Pool *pool) {
+        pool->failed = false;
+        pool->unsaved = true;
+        request_reconcile(pool); /* what was found beside the slots may go now */
+        request_status(pool);
+        if (pool->rolling)
+                log_roll(pool);
+        pool->rolling = false;
+        if (pool->phase == POOL_STARTING)
+                enter_phase(pool, POOL_SERVING);
+}
+
 static void judge(Pool *pool, uint64_t now_usec) {
         PlanPool view = to_plan(pool, now_usec);
         char text[sizeof(pool->failure.text)], span[64];
@@ -557,24 +838,24 @@ static void judge(Pool *pool, uint64_t now_usec) {
                 break;
 
         case PLAN_STARTED:
-                enter_phase(pool, POOL_SERVING);
+        case PLAN_ROLLED:
+                succeed(pool);
                 break;
 
-        case PLAN_START_NOT_EXECUTED:
-                (void) snprintf(text, sizeof(text), "Start failed: %s: %s", pool->p.config->executable,
+        case PLAN_NOT_EXECUTED:
+                (void) snprintf(text, sizeof(text), "%s: %s", pool->p.config->executable,
                                 pool->last_failure);
-                give_up(pool, EXIT_STATUS_NOT_INSTALLED, MESSAGE_START_FAILED, text);
+                fail(pool, EXIT_STATUS_NOT_INSTALLED, text, now_usec);
                 break;
 
-        case PLAN_START_TIMED_OUT:
-                (void) snprintf(text, sizeof(text), "Start failed: %s", pool->last_failure);
-                give_up(pool, EXIT_STATUS_UNAVAILABLE, MESSAGE_START_FAILED, text);
+        case PLAN_TIMED_OUT:
+                fail(pool, EXIT_STATUS_UNAVAILABLE, pool->last_failure, now_usec);
                 break;
 
-        case PLAN_START_CRASHED:
-                (void) snprintf(text, sizeof(text), "Start failed: %s, %u failures in a row",
-                                pool->last_failure, view.most_early_deaths);
-                give_up(pool, EXIT_STATUS_UNAVAILABLE, MESSAGE_START_FAILED, text);
+        case PLAN_CRASHED:
+                (void) snprintf(text, sizeof(text), "%s, %u failures in a row", pool->last_failure,
+                                view.most_early_deaths);
+                fail(pool, EXIT_STATUS_UNAVAILABLE, text, now_usec);
                 break;
 
         case PLAN_BUDGET_SPENT:
@@ -583,7 +864,9 @@ static void judge(Pool *pool, uint64_t now_usec) {
                                 "the last: %s", pool->p.config->crash_budget,
                                 clock_format_span(span, sizeof(span), pool->p.config->crash_budget_usec),
                                 pool->last_failure);
-                give_up(pool, EXIT_STATUS_UNAVAILABLE, MESSAGE_CRASH_BUDGET_SPENT, text);
+                record_failure(pool, EXIT_STATUS_UNAVAILABLE, MESSAGE_CRASH_BUDGET_SPENT, text);
+                enter_phase(pool, POOL_STOPPING);
+                request_reconcile(pool);
                 break;
 
         case PLAN_DRAINED:
@@ -605,6 +888,8 @@ static int reconcile(Pool *pool) {
         for (Worker *w = pool->workers; w; w = w->next)
                 next_usec = MIN_OF(next_usec, drive_worker(pool, w, now_usec));
         judge(pool, now_usec);
+        if (pool->unsaved)
+                save(pool);
 
         if (next_usec == USEC_INFINITY)
                 return sd_event_source_set_enabled(pool->timer_source, SD_EVENT_OFF);
@@ -627,9 +912,231 @@ static int on_status(sd_event_source *source, uint64_t usec, void *userdata) {
         return 0;
 }
 
+/* --- adoption --- */
+
+static void log_adoption(const Pool *pool, const Adoption *adoption) {
+        unsigned n[3] = {};
+        char field[128];
+
+        for (size_t i = 0; i < adoption->n_adoptees; i++)
+                n[adoption->adoptees[i].kind]++;
+        (void) snprintf(field, sizeof(field), "FCGI_POOL=%s", pool->p.name);
+        log_write(LOG_INFO, MESSAGE_ADOPTED, (const char *const[]) { field, NULL },
+                  "Pool %s: %u workers adopted, %u gone meanwhile, %u strangers; generation %" PRIu64 "%s",
+                  pool->p.name, n[ADOPT_WORKER], n[ADOPT_LOST], n[ADOPT_STRANGER], pool->generation,
+                  pool->rolling ? " replaces them" : "");
+}
+
+/* What died while no helper was there gets its obituary late. */
+static void bury_lost(Pool *pool, const Adoptee *a, uint64_t now_usec) {
+        Worker w = {
+                .slot = a->record.slot,
+                .generation = a->record.generation,
+                .pool_name = pool->p.name,
+                .pid = a->record.pid,
+                .pidfd = -EBADF,
+                .exec_fd = -EBADF,
+                .state = a->record.state,
+                .spawned_usec = a->record.spawned_usec,
+                .death = a->death,
+                .stored = a->stored,
+        };
+
+        worker_set_state(&w, WORKER_DEAD, now_usec, NULL);
+        unstore(pool, &w);
+}
+
+static int adopt_one(Pool *pool, Adoptee *a, bool reexecuted, uint64_t now_usec) {
+        WorkerParameters parameters = {
+                .slot = a->record.slot,
+                .generation = a->record.generation,
+                .pool_name = pool->p.name,
+                .pid = a->record.pid,
+                .start_time = a->record.start_time,
+                .cookie = a->record.cookie,
+                .pidfd = TAKE_FD(a->pidfd),
+                .exec_fd = -EBADF,
+                .state = a->kind == ADOPT_STRANGER ? WORKER_READY : a->record.state,
+                .adopted = true,
+                .stranger = a->kind == ADOPT_STRANGER,
+                .spawned_usec = a->record.spawned_usec > 0 ? a->record.spawned_usec : now_usec,
+                .now_usec = now_usec,
+                .on_fact = on_worker_fact,
+                .userdata = pool,
+        };
+        Worker *w;
+        int r;
+
+        r = worker_new(pool->event, &parameters, &w);
+        if (r < 0)
+                return r;
+        /* Over execve() in place the store is as we left it. */
+        w->stored = a->stored || (reexecuted && a->kind == ADOPT_WORKER);
+        add_worker(pool, w);
+        store(pool, w);
+        /* The helper before us may have died between the decision and the signal. */
+        if (w->state == WORKER_RETIRING)
+                send_stop_signal(pool, w);
+        else if (w->state == WORKER_KILLING)
+                (void) worker_signal(w, SIGKILL);
+        return 0;
+}
+
+/* Of two workers for one slot: one that serves, else the newer one. */
+static bool is_better(const Worker *a, const Worker *b) {
+        if (!b)
+                return true;
+        if (a->state != b->state)
+                return a->state == WORKER_READY;
+        if (a->generation != b->generation)
+                return a->generation > b->generation;
+        return a->start_time > b->start_time;
+}
+
+/* PID 1 may pass listeners in another order than to the helper before us. Slots keep the ones they had,
+ * else a listener could be left without a worker when the next one dies. */
+static void arrange_listeners(Pool *pool) {
+        Listener *l = pool->p.listeners->listeners;
+        size_t n = pool->p.listeners->n_listeners;
+
+        for (size_t i = 0; i < n; i++)
+                for (const Worker *w = pool->workers; w; w = w->next) {
+                        size_t j = i;
+
+                        if (!slot_of(pool, w) || w->slot % n != i)
+                                continue;
+                        while (j < n && l[j].cookie != w->cookie)
+                                j++;
+                        if (j == n)
+                                continue;
+
+                        Listener other = l[i];
+                        l[i] = l[j];
+                        l[j] = other;
+                        break;
+                }
+}
+
+static void assign_slots(Pool *pool) {
+        for (Worker *w = pool->workers; w; w = w->next) {
+                Slot *slot = slot_of(pool, w);
+
+                if (slot && worker_is_current(w) && is_better(w, slot->current))
+                        slot->current = w;
+        }
+
+        /* A roll that was under way goes on. */
+        for (Worker *w = pool->workers; pool->rolling && w; w = w->next) {
+                Slot *slot = slot_of(pool, w);
+
+                if (slot && w->state == WORKER_STARTING && w->generation == pool->generation &&
+                    slot->current != w && !slot->successor && is_outdated(pool, slot->current))
+                        slot->successor = w;
+        }
+}
+
+/* Pidfds in the store that stand for nobody. The name may also be that of a living worker's. */
+static void remove_leftovers(Pool *pool, const ListenSet *stored) {
+        char name[STORED_WORKER_SIZE];
+
+        for (size_t i = 0; i < stored->n_workers; i++) {
+                const StoredWorker *s = stored->workers + i;
+
+                if (s->pidfd < 0)
+                        continue;
+                (void) snprintf(name, sizeof(name), STORED_WORKER_FORMAT, s->slot, s->generation);
+                notify_remove_fd(pool->p.notify, name);
+                for (Worker *w = pool->workers; w; w = w->next)
+                        if (w->stored && w->slot == s->slot && w->generation == s->generation) {
+                                w->stored = false;
+                                store(pool, w);
+                        }
+        }
+}
+
+static bool any_serves(const Pool *pool) {
+        for (const Worker *w = pool->workers; w; w = w->next)
+                if (w->state == WORKER_READY && slot_of(pool, w))
+                        return true;
+        return false;
+}
+
+static bool any_outdated(const Pool *pool) {
+        for (unsigned i = 0; i < pool->p.config->n_workers; i++)
+                if (pool->slots[i].current && is_outdated(pool, pool->slots[i].current))
+                        return true;
+        return false;
+}
+
+int pool_adopt(Pool *pool, const State *state, Adoption *adoption) {
+        uint64_t now_usec = now(pool);
+        bool serving;
+        int r;
+
+        assert(pool->phase == POOL_STARTING && !pool->workers);
+
+        if (!state && adoption->n_adoptees == 0)
+                return 0;
+
+        pool->generation = MAX_OF(state ? state->generation : 0, UINT64_C(1));
+        for (size_t i = 0; i < adoption->n_adoptees; i++) {
+                Adoptee *a = adoption->adoptees + i;
+
+                pool->generation = MAX_OF(pool->generation, a->record.generation);
+                if (a->kind == ADOPT_LOST)
+                        bury_lost(pool, a, now_usec);
+                else {
+                        r = adopt_one(pool, a, state && state->life == STATE_LIFE_REEXECUTED, now_usec);
+                        if (r < 0)
+                                return r;
+                }
+        }
+        arrange_listeners(pool);
+        remove_leftovers(pool, pool->p.listeners);
+
+        /* A restart is there to apply new settings. A roll whose helper has died before it served is
+         * begun anew, since the settings may have changed again; one that went on while the pool served
+         * is continued. */
+        serving = (!state || state->started) && any_serves(pool);
+        pool->rolling = state && (state->rolling || state->life == STATE_LIFE_RESTARTED);
+        if (pool->rolling && (!serving || state->life == STATE_LIFE_RESTARTED)) {
+                pool->generation++;
+                serving = false;
+        }
+        assign_slots(pool);
+        log_adoption(pool, adoption);
+
+        /* After a crash nothing is to be waited for: they serve. */
+        if (serving && (pool->rolling || !any_outdated(pool)))
+                enter_phase(pool, POOL_SERVING);
+        return 0;
+}
+
+int pool_leave(Pool *pool, StateLife life) {
+        /* Whom we have reaped already nobody else can bury. */
+        notice_the_dead(pool, now(pool));
+        bury_the_dead(pool, now(pool));
+        return pool_save(pool, life);
+}
+
+int pool_roll(Pool *pool) {
+        if (pool->phase != POOL_SERVING)
+                return -EBUSY;
+        if (pool->rolling)
+                return -EALREADY;
+
+        pool->generation++;
+        pool->rolling = true;
+        forget_attempts(pool);
+        request_reconcile(pool);
+        request_status(pool);
+        return 0;
+}
+
 void pool_stop(Pool *pool) {
         if (pool->phase >= POOL_STOPPING)
                 return;
+        pool->rolling = false;
         enter_phase(pool, POOL_STOPPING);
         request_reconcile(pool);
 }

@@ -198,32 +198,52 @@ static void budget(void) {
 }
 
 static void slots(void) {
-        for (int wanted = 0; wanted <= 1; wanted++)
-                for (unsigned n = PLAN_EXECUTING_MAX - 1; n <= PLAN_EXECUTING_MAX + 1; n++)
-                        for (int d = -1; d <= 1; d++) {
-                                PlanSlot s = { .wanted = wanted, .not_before_usec = T0 };
-                                uint64_t again = 7;
-                                bool spawns = plan_slot_spawns(&s, n, T0 + (uint64_t) d, &again);
+        unsigned n_spawned = 0, n_kept = 0;
 
-                                EXPECT_EQ(spawns, wanted && n < PLAN_EXECUTING_MAX && d >= 0);
-                                if (!spawns && wanted && n < PLAN_EXECUTING_MAX)
-                                        EXPECT_EQ(again, T0);
-                                if (!wanted)
-                                        EXPECT(again == USEC_INFINITY);
-                        }
+        for (unsigned facts = 0; facts < 32; facts++)
+                for (unsigned n_slots = 1; n_slots <= 9; n_slots += 4)
+                        for (unsigned n_replacing = 0; n_replacing <= 3; n_replacing++)
+                                for (unsigned n = PLAN_EXECUTING_MAX - 1; n <= PLAN_EXECUTING_MAX + 1; n++)
+                                        for (int d = -1; d <= 1; d++) {
+                                                PlanSlot s = {
+                                                        .wanted = facts & 1,
+                                                        .filled = facts & 2,
+                                                        .outdated = facts & 4,
+                                                        .replacing = facts & 8,
+                                                        .not_before_usec = T0,
+                                                };
+                                                PlanCrowd c = {
+                                                        .n_slots = n_slots,
+                                                        .n_executing = n,
+                                                        .n_replacing = n_replacing,
+                                                        .proven = facts & 16,
+                                                };
+                                                unsigned surge = !c.proven || n_slots < 8 ? 1 : n_slots / 4;
+                                                bool may = s.wanted && n < PLAN_EXECUTING_MAX &&
+                                                        (!s.filled ||
+                                                         (s.outdated && !s.replacing && n_replacing < surge));
+                                                uint64_t again = 7;
+                                                bool spawns = plan_slot_spawns(&s, &c, T0 + (uint64_t) d, &again);
+
+                                                EXPECT_EQ(spawns, may && d >= 0);
+                                                EXPECT(again == (may ? T0 : USEC_INFINITY));
+                                                n_spawned += spawns;
+                                                n_kept += !spawns;
+                                        }
+        EXPECT(n_spawned > 100 && n_kept > 100);
 }
 
 static PlanVerdict verdict_by_rule(const PlanPool *p) {
-        if (p->phase == POOL_STARTING) {
-                if (p->could_not_execute)
-                        return PLAN_START_NOT_EXECUTED;
-                if (p->missed_start_timeout)
-                        return PLAN_START_TIMED_OUT;
-                if (p->most_early_deaths >= 3)
-                        return PLAN_START_CRASHED;
-                if (p->n_ready == p->n_slots)
-                        return PLAN_STARTED;
-        }
+        bool judged = p->phase == POOL_STARTING || (p->phase == POOL_SERVING && p->rolling);
+
+        if (judged && p->could_not_execute)
+                return PLAN_NOT_EXECUTED;
+        if (judged && p->missed_start_timeout)
+                return PLAN_TIMED_OUT;
+        if (judged && p->most_early_deaths >= 3)
+                return PLAN_CRASHED;
+        if (judged && p->n_settled == p->n_slots)
+                return p->phase == POOL_STARTING ? PLAN_STARTED : PLAN_ROLLED;
         if (p->phase < POOL_STOPPING && p->budget_spent && p->n_ready == 0)
                 return PLAN_BUDGET_SPENT;
         if (p->phase == POOL_STOPPING && p->n_processes == 0)
@@ -231,38 +251,47 @@ static PlanVerdict verdict_by_rule(const PlanPool *p) {
         return PLAN_GO_ON;
 }
 
+/* The numbers in one number, so that no combination is forgotten. */
+static PlanPool make_pool(unsigned code, unsigned facts) {
+        PlanPool p = { .phase = code % _POOL_PHASE_MAX };
+
+        code /= _POOL_PHASE_MAX;
+        p.n_slots = code % 4 + 1;
+        code /= 4;
+        p.n_ready = code % 5;
+        code /= 5;
+        p.n_settled = MIN_OF(code % 5, p.n_slots);
+        code /= 5;
+        p.n_processes = p.n_ready + code % 3;
+        code /= 3;
+        p.most_early_deaths = code % 5;
+        p.missed_start_timeout = facts & 1;
+        p.could_not_execute = facts & 2;
+        p.budget_spent = facts & 4;
+        p.rolling = facts & 8;
+        return p;
+}
+
 static void pool_exhaustively(void) {
         size_t per_verdict[_PLAN_VERDICT_MAX] = {};
 
-        for (unsigned phase = 0; phase < _POOL_PHASE_MAX; phase++)
-                for (unsigned n_slots = 1; n_slots <= 4; n_slots++)
-                        for (unsigned n_ready = 0; n_ready <= n_slots; n_ready++)
-                                for (unsigned n_others = 0; n_others <= 4; n_others++)
-                                        for (unsigned deaths_in_a_row = 0; deaths_in_a_row <= 5; deaths_in_a_row++)
-                                                for (unsigned facts = 0; facts < 8; facts++) {
-                                                        PlanPool p = {
-                                                                .phase = phase,
-                                                                .n_slots = n_slots,
-                                                                .n_ready = n_ready,
-                                                                .n_processes = n_ready + n_others,
-                                                                .most_early_deaths = deaths_in_a_row,
-                                                                .missed_start_timeout = facts & 1,
-                                                                .could_not_execute = facts & 2,
-                                                                .budget_spent = facts & 4,
-                                                        };
-                                                        PlanVerdict v = plan_pool(&p);
+        for (unsigned code = 0; code < _POOL_PHASE_MAX * 4 * 5 * 5 * 3 * 5; code++)
+                for (unsigned facts = 0; facts < 16; facts++) {
+                        PlanPool p = make_pool(code, facts);
+                        PlanVerdict v = plan_pool(&p);
 
-                                                        EXPECT_EQ(v, verdict_by_rule(&p));
-                                                        per_verdict[v]++;
-                                                }
+                        EXPECT_EQ(v, verdict_by_rule(&p));
+                        per_verdict[v]++;
+                }
 
         for (size_t i = 0; i < _PLAN_VERDICT_MAX; i++)
                 EXPECT(per_verdict[i] > 0);
 
         /* A pool that serves is never given up while one worker is ready. */
         for (unsigned facts = 0; facts < 8; facts++)
-                EXPECT_EQ(plan_pool(&(PlanPool) { .phase = POOL_SERVING, .n_slots = 9, .n_ready = 1, .n_processes = 1,
-                                                  .most_early_deaths = 99, .missed_start_timeout = facts & 1,
+                EXPECT_EQ(plan_pool(&(PlanPool) { .phase = POOL_SERVING, .n_slots = 9, .n_ready = 1,
+                                                  .n_processes = 1, .most_early_deaths = 99,
+                                                  .missed_start_timeout = facts & 1,
                                                   .could_not_execute = facts & 2, .budget_spent = facts & 4 }),
                           PLAN_GO_ON);
 }
