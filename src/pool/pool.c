@@ -14,14 +14,12 @@
  * Dead workers are buried in reconcile(), never in the handler that heard of the death,
  * so that no handler frees what its caller still holds. */
 
-#include <fcntl.h>
 #include <inttypes.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/random.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 
 #include <systemd/sd-event.h>
