@@ -10,10 +10,11 @@
  *
  * Beliefs. Exit status 0 shortly after the start is a failure like any other: blocking FastCGI libraries
  * end that way when the listener has O_NONBLOCK set (EAGAIN is fatal to them). A look at a starting
- * worker costs some 20 us, so the pause between looks grows with the worker's age: what is detected late
- * is late by a quarter at most, and a thousand workers that start at once are not looked at a thousand
- * times each. While a pool starts somebody is waiting for a verdict, so it is given early; once it
- * serves, nothing but an empty pool is worth giving up for. */
+ * worker costs some 20 us and may take the CPU from it, so the first one waits, and the pause between
+ * looks grows with the worker's age: what is detected late is late by a quarter at most, and a thousand
+ * workers that start at once are not looked at a thousand times each. While a pool starts somebody is
+ * waiting for a verdict, so it is given early; once it serves, nothing but an empty pool is worth giving
+ * up for. */
 
 #include "plan.h"
 
@@ -36,7 +37,7 @@ static PlanStep plan_auto(const PlanWorker *w, uint64_t now_usec) {
         if (w->unobservable && now_usec >= assume_usec)
                 return (PlanStep) { PLAN_ASSUME_READY, USEC_INFINITY };
 
-        look_usec = w->looked_usec == 0 ? 0 : usec_add(w->looked_usec, look_interval(w, now_usec));
+        look_usec = usec_add(MAX_OF(w->looked_usec, w->spawned_usec), look_interval(w, now_usec));
         if (now_usec >= look_usec)
                 return (PlanStep) { PLAN_LOOK, usec_add(now_usec, look_interval(w, now_usec)) };
 
@@ -117,6 +118,19 @@ PlanStep plan_worker(const Config *config, const PlanWorker *w, uint64_t now_use
                 assert(false);
                 return (PlanStep) { PLAN_NOTHING, USEC_INFINITY };
         }
+}
+
+bool plan_is_quiet(const PlanWorker *w, uint64_t now_usec, uint64_t *ret_until_usec) {
+        uint64_t until_usec;
+
+        assert(w);
+        assert(ret_until_usec);
+
+        until_usec = usec_add(w->spawned_usec, PLAN_QUIET_USEC);
+        if (w->state != WORKER_STARTING || now_usec >= until_usec)
+                until_usec = USEC_INFINITY;
+        *ret_until_usec = until_usec;
+        return until_usec < USEC_INFINITY;
 }
 
 bool plan_death_is_early(WorkerState last, uint64_t spawned_usec, uint64_t now_usec) {

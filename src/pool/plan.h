@@ -18,6 +18,7 @@
 #define PLAN_ASSUME_READY_USEC (1 * USEC_PER_SEC)
 #define PLAN_LOOK_MIN_USEC (1 * USEC_PER_MSEC)
 #define PLAN_LOOK_MAX_USEC (250 * USEC_PER_MSEC)
+#define PLAN_QUIET_USEC (20 * USEC_PER_MSEC)
 
 /* What is known of one worker. */
 typedef struct PlanWorker {
@@ -50,6 +51,10 @@ typedef struct PlanStep {
 
 /* What to do with a worker now. */
 PlanStep plan_worker(const Config *config, const PlanWorker *worker, uint64_t now_usec);
+
+/* Whether nothing is to be logged about a worker's slot yet, *ret_until_usec being the end of that (else
+ * USEC_INFINITY): what journald does with a line takes CPU time from the start of the worker. */
+bool plan_is_quiet(const PlanWorker *worker, uint64_t now_usec, uint64_t *ret_until_usec);
 
 /* Whether the death of a worker is one that backs off: before it was ready, or within
  * PLAN_EARLY_DEATH_USEC, whatever its exit status. A worker that we told to end never counts. last is the

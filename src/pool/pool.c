@@ -11,8 +11,9 @@
  * There is one timer, set to the earliest time at which the plan may change its mind by itself. In a pool at
  * rest there is no such time, the timer is off, and the helper sleeps until something happens.
  *
- * Dead workers are buried in reconcile(), never in the handler that heard of the death,
- * so that no handler frees what its caller still holds. */
+ * Dead workers are buried in reconcile(), never in the handler that heard of the death, so that no handler
+ * frees what its caller still holds; and not before their successor is up or takes its time, since each line
+ * that journald is given at the wrong moment takes CPU time from the start of that successor. */
 
 #include <inttypes.h>
 #include <poll.h>
@@ -55,6 +56,7 @@ struct Pool {
         PoolPhase phase;
         Slot *slots;                       /* config->n_workers of them */
         Worker *workers;
+        Worker *dead;                      /* ended, obituary not yet written */
         uint64_t generation;
 
         uint64_t *early_deaths;            /* ring of config->crash_budget + 1 times, 0: none yet */
@@ -94,7 +96,7 @@ static Counts count(const Pool *pool) {
         Counts c = {};
 
         for (const Worker *w = pool->workers; w; w = w->next) {
-                c.per_state[w->ended ? WORKER_DEAD : w->state]++;
+                c.per_state[w->state]++;
                 c.n_executing += w->exec_fd >= 0;
         }
         return c;
@@ -254,12 +256,8 @@ static int output_of(Pool *pool, unsigned i) {
         struct pollfd pfd = { .fd = slot->output_fd };
         char identifier[128];
 
-        if (slot->output_fd >= 0 && poll(&pfd, 1, 0) == 0) {
-                /* Ends the line that the last worker may have left unfinished. journald drops empty
-                 * lines. */
-                (void) send(slot->output_fd, "\n", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+        if (slot->output_fd >= 0 && poll(&pfd, 1, 0) == 0)
                 return slot->output_fd;
-        }
 
         slot->output_fd = safe_close(slot->output_fd);
         (void) snprintf(identifier, sizeof(identifier), "%s[%u]", pool->p.name, i);
@@ -382,6 +380,57 @@ static void become_ready(Pool *pool, Worker *w, bool assumed, uint64_t now_usec)
         check_listener(pool, l, listener_is_flipped(l));
 }
 
+static void bury(Pool *pool, Worker *w, uint64_t now_usec) {
+        if (w->state != WORKER_DEAD)
+                worker_set_state(w, WORKER_DEAD, now_usec, NULL);
+        /* Ends the line that it may have left unfinished. journald drops empty lines. */
+        if (pool->slots[w->slot].output_fd >= 0)
+                (void) send(pool->slots[w->slot].output_fd, "\n", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+        worker_free(w);
+}
+
+/* Buries the dead of all slots about which something may be said; returns when there will be more of
+ * them. */
+static uint64_t bury_the_dead(Pool *pool, uint64_t now_usec) {
+        uint64_t next_usec = USEC_INFINITY, until_usec;
+
+        for (Worker **link = &pool->dead; *link;) {
+                const Worker *successor;
+                Worker *w = *link;
+                PlanWorker view;
+
+                successor = pool->slots[w->slot].current;
+                if (successor) {
+                        view = worker_to_plan(successor, true);
+                        if (plan_is_quiet(&view, now_usec, &until_usec)) {
+                                next_usec = MIN_OF(next_usec, until_usec);
+                                link = &w->next;
+                                continue;
+                        }
+                }
+                *link = w->next;
+                bury(pool, w, now_usec);
+        }
+        return next_usec;
+}
+
+/* The first line about a worker; those about its predecessors come before it. */
+static void introduce(Pool *pool, Worker *w, uint64_t now_usec) {
+        if (w->introduced)
+                return;
+        for (Worker **link = &pool->dead; *link;) {
+                Worker *dead = *link;
+
+                if (dead->slot != w->slot) {
+                        link = &dead->next;
+                        continue;
+                }
+                *link = dead->next;
+                bury(pool, dead, now_usec);
+        }
+        worker_introduce(w);
+}
+
 static void retire(Pool *pool, Worker *w, const char *reason, uint64_t now_usec) {
         int r;
 
@@ -425,15 +474,18 @@ static void kill_worker(Pool *pool, Worker *w, uint64_t now_usec) {
 
 /* Does what the plan says of one worker until it says nothing more; returns when to ask again. */
 static uint64_t drive_worker(Pool *pool, Worker *w, uint64_t now_usec) {
+        uint64_t quiet_until_usec = USEC_INFINITY;
         PlanStep step;
 
-        worker_introduce(w);
         for (;;) {
                 PlanWorker view = worker_to_plan(w, is_wanted(pool, w));
 
                 step = plan_worker(pool->p.config, &view, now_usec);
+                if ((step.verb != PLAN_NOTHING && step.verb != PLAN_LOOK) ||
+                    !plan_is_quiet(&view, now_usec, &quiet_until_usec))
+                        introduce(pool, w, now_usec);
                 if (step.verb == PLAN_NOTHING)
-                        return step.again_usec;
+                        return MIN_OF(step.again_usec, quiet_until_usec);
                 if (step.verb != PLAN_LOOK)
                         request_status(pool);
 
@@ -480,7 +532,7 @@ static void notice_death(Pool *pool, Worker *w, uint64_t now_usec) {
 
         slot->current = NULL;
         slot->not_before_usec = 0;
-        if (!plan_death_is_early(w->state, w->spawned_usec, now_usec)) {
+        if (!plan_death_is_early(w->state, w->spawned_usec, w->ended_usec)) {
                 slot->n_early_deaths = 0;
                 return;
         }
@@ -489,25 +541,12 @@ static void notice_death(Pool *pool, Worker *w, uint64_t now_usec) {
                         w->exec_error < 0 ? "" :
                         w->state == WORKER_STARTING ? " before it was ready" :
                         " within a second of its start");
+        introduce(pool, w, now_usec);
         worker_set_state(w, WORKER_DEAD, now_usec, NULL);
         slot_failed(pool, w->slot, text, now_usec);
 }
 
-static void bury(Pool *pool, Worker *w, uint64_t now_usec) {
-        if (w->state != WORKER_DEAD)
-                worker_set_state(w, WORKER_DEAD, now_usec, NULL);
-        request_status(pool);
-        worker_free(w);
-}
-
 static void notice_the_dead(Pool *pool, uint64_t now_usec) {
-        for (Worker *w = pool->workers; w; w = w->next)
-                if (w->ended)
-                        notice_death(pool, w, now_usec);
-}
-
-/* After their successors have been spawned: the journal's work need not delay them. */
-static void bury_the_dead(Pool *pool, uint64_t now_usec) {
         for (Worker **link = &pool->workers; *link;) {
                 Worker *w = *link;
 
@@ -516,7 +555,10 @@ static void bury_the_dead(Pool *pool, uint64_t now_usec) {
                         continue;
                 }
                 *link = w->next;
-                bury(pool, w, now_usec);
+                notice_death(pool, w, now_usec);
+                w->next = pool->dead;
+                pool->dead = w;
+                request_status(pool);
         }
 }
 
@@ -539,7 +581,7 @@ static PlanPool to_plan(const Pool *pool, uint64_t now_usec) {
         };
 
         for (size_t i = 0; i < _WORKER_STATE_MAX; i++)
-                view.n_processes += i == WORKER_DEAD ? 0 : c.per_state[i];
+                view.n_processes += c.per_state[i];
         for (unsigned i = 0; i < view.n_slots; i++)
                 view.most_early_deaths = MAX_OF(view.most_early_deaths, pool->slots[i].n_early_deaths);
         return view;
@@ -599,7 +641,7 @@ static int reconcile(Pool *pool) {
 
         notice_the_dead(pool, now_usec);
         next_usec = fill_slots(pool, now_usec);
-        bury_the_dead(pool, now_usec);
+        next_usec = MIN_OF(next_usec, bury_the_dead(pool, now_usec));
         for (Worker *w = pool->workers; w; w = w->next)
                 next_usec = MIN_OF(next_usec, drive_worker(pool, w, now_usec));
         judge(pool, now_usec);
@@ -691,14 +733,19 @@ int pool_new(sd_event *event, const PoolParameters *parameters, Pool **ret_pool)
         return 0;
 }
 
+static void free_list(Worker *list) {
+        for (Worker *w = list, *next; w; w = next) {
+                next = w->next;
+                worker_free(w);
+        }
+}
+
 Pool *pool_free(Pool *pool) {
         if (!pool)
                 return NULL;
 
-        for (Worker *w = pool->workers, *next; w; w = next) {
-                next = w->next;
-                worker_free(w);
-        }
+        free_list(pool->workers);
+        free_list(pool->dead);
         sd_event_source_disable_unref(pool->reconcile_source);
         sd_event_source_disable_unref(pool->status_source);
         sd_event_source_disable_unref(pool->timer_source);

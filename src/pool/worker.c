@@ -167,9 +167,9 @@ void worker_log(const Worker *w, int priority, const char *message_id, const cha
 
 /* The obituary. An exit with status 0 after honest service and an end that we asked for are no news for
  * anybody at 3 a.m. */
-static void log_death(const Worker *w, WorkerState last, uint64_t now_usec) {
+static void log_death(const Worker *w, WorkerState last) {
         char old[48], uptime[48], code[32], status[32], text[160], span[64];
-        uint64_t uptime_usec = usec_sub(now_usec, w->spawned_usec);
+        uint64_t uptime_usec = usec_sub(w->ended_usec, w->spawned_usec);
         bool asked = last == WORKER_RETIRING || last == WORKER_KILLING;
         bool clean = w->death.known && w->death.code == CLD_EXITED && w->death.status == 0 &&
                 last == WORKER_READY;
@@ -231,7 +231,7 @@ void worker_set_state(Worker *w, WorkerState state, uint64_t now_usec, const cha
                 release_pidfd(w);
 
         if (state == WORKER_DEAD)
-                log_death(w, last, now_usec);
+                log_death(w, last);
         else
                 log_transition(w, last, now_usec, reason);
         w->state_since_usec = now_usec;
@@ -285,7 +285,8 @@ static int on_death_io(sd_event_source *source, int fd, uint32_t revents, void *
         }
 
         w->ended = true;
-        w->death_source = sd_event_source_disable_unref(w->death_source);
+        (void) sd_event_now(sd_event_source_get_event(source), CLOCK_MONOTONIC, &w->ended_usec);
+        release_pidfd(w);
         w->on_fact(w, w->userdata);
         return 0;
 }

@@ -32,6 +32,7 @@ struct Worker {
         sd_event_source *exec_source;  /* on exec_fd */
 
         bool ended;                    /* the process has; worker_set_state(WORKER_DEAD) is due */
+        uint64_t ended_usec;
         bool introduced;               /* worker_introduce() */
         WorkerState state;             /* written by worker_set_state() only */
         uint64_t state_since_usec;
@@ -67,8 +68,8 @@ typedef struct WorkerParameters {
  * failure, when it kills the process as well. -ENOMEM and what sd_event_add_io(3) returns. */
 int worker_new(sd_event *event, const WorkerParameters *parameters, Worker **ret_worker);
 
-/* Writes the line that a worker is there, once; for an adopted one never. Apart from worker_new(), so
- * that the obituary of its predecessor can stand before it. */
+/* Writes the line that a worker is there, once. Apart from worker_new(), so that the obituary of its
+ * predecessor can stand before it. */
 void worker_introduce(Worker *worker);
 
 /* Lets go of everything held because of the worker; the process is not touched. Returns NULL. */

@@ -64,8 +64,9 @@ static void check_starting(const Config *c, const PlanWorker *w, PlanStep s, uin
                 /* Nobody looks at what has not been executed, nor when the mode is another. */
                 if (s.verb == PLAN_LOOK)
                         EXPECT(c->ready == READY_AUTO && w->executed);
+                /* The first moments are the worker's own; then there is a look. */
                 if (c->ready == READY_AUTO && w->executed && w->looked_usec == 0)
-                        EXPECT_EQ(s.verb, PLAN_LOOK);
+                        EXPECT_EQ(s.verb, age >= PLAN_LOOK_MIN_USEC ? PLAN_LOOK : PLAN_NOTHING);
                 /* It is never forgotten: somebody asks again at the start timeout at the latest, and not
                  * in the past. */
                 EXPECT(s.again_usec > now);
@@ -158,6 +159,21 @@ static void looks_are_few_and_soon_enough(void) {
         }
         EXPECT_EQ(now, T0 + 30 * USEC_PER_SEC);
         EXPECT(n > 100 && n < 200);
+}
+
+/* Only while a worker starts, only for a moment, and the end of the moment is told. */
+static void quiet(void) {
+        uint64_t until;
+
+        for (unsigned state = 0; state < _WORKER_STATE_MAX; state++)
+                for (int d = -1; d <= 1; d++) {
+                        uint64_t age = PLAN_QUIET_USEC + (uint64_t) d;
+                        PlanWorker w = make_worker(state, 0, T0, age, 0);
+                        bool expected = state == WORKER_STARTING && d < 0;
+
+                        EXPECT_EQ(plan_is_quiet(&w, T0, &until), expected);
+                        EXPECT_EQ(until, expected ? T0 - age + PLAN_QUIET_USEC : USEC_INFINITY);
+                }
 }
 
 static void deaths(void) {
@@ -267,5 +283,5 @@ static void pool_exhaustively(void) {
                           PLAN_GO_ON);
 }
 
-TEST_MAIN(TEST(worker_exhaustively), TEST(looks_are_few_and_soon_enough), TEST(deaths), TEST(backoff), TEST(budget),
-          TEST(slots), TEST(pool_exhaustively))
+TEST_MAIN(TEST(worker_exhaustively), TEST(looks_are_few_and_soon_enough), TEST(quiet), TEST(deaths), TEST(backoff),
+          TEST(budget), TEST(slots), TEST(pool_exhaustively))
