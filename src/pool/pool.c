@@ -293,6 +293,7 @@ static int spawn_process(Pool *pool, unsigned slot, pid_t *ret_pid, int *ret_pid
                 .environment = environment,
                 .listener_fd = l->fd,
                 .output_fd = output_fd,
+                .cgroup_fd = -EBADF,
                 .socket_activation = config->socket_activation,
                 .worker_capabilities = config->worker_capabilities,
         }, ret_pid, ret_pidfd, ret_exec_fd);
