@@ -220,6 +220,19 @@ def test_damaged_state(damage, then):
         assert not pool.journal(since, MESSAGE_ID=MESSAGE['STATE_LOST'])
 
 
+def test_ready_was_heard_before():
+    """With --ready=notify nobody says READY=1 twice: workers without a record are looked at instead."""
+    shutil.copy(lib.tool('misbehave'), PROGRAMS / 'misbehave')
+    with lib.TemplatePool('degraded', [PROGRAMS / 'misbehave', 'notify', '0'],
+                          [f'--workers={N_WORKERS}', '--ready=notify', '--start-timeout=5s'],
+                          service=['RestartSec=100ms']) as pool:
+        workers = pool.wait_workers(N_WORKERS)
+        damage_everything(state_path(pool))
+        since = crash(pool)
+        assert pool.wait_journal(since=since, MESSAGE_ID=MESSAGE['STATE_LOST'])
+        expect_whole(pool, workers)
+
+
 def test_torn_state():
     """A write that was cut short costs one state, not the record: the one before it is read, and nothing is said."""
     with make_pool() as pool:

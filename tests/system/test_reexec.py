@@ -274,6 +274,32 @@ def test_other_version(builds, other, change):
             assert os.path.samefile(f'/proc/{pool.main_pid}/exe', HELPER)
 
 
+def test_downgrade_to_a_broken_deployment(builds):
+    """What the next helper cannot read, and the new application cannot do, leaves the old workers where they are."""
+    good, broken = PROGRAMS / 'graceful', PROGRAMS / 'graceful.new'
+    with make_pool(builds['foreign']) as pool, load(pool):
+        workers = pool.workers()
+        since = lib.journal_cursor()
+        install(builds['installed'])
+        # The old ones are not yet proven to be ready when the new ones fail.
+        pool.options.append('--ready=1s')
+        pool.write_env()
+        broken.write_text('#!/bin/sh\nexit 3\n')
+        broken.chmod(0o755)
+        os.rename(broken, good)
+        try:
+            assert pool.restart(check=False).returncode != 0
+            pool.wait_journal('Start failed: .*exited with status 3', since=since)
+            pool.wait_journal(since=since, MESSAGE_ID=MESSAGE['ADOPTED'], count=3)  # systemd tries again and again
+            assert set(workers) <= set(pool.workers())
+        finally:
+            broken.write_text(GRACEFUL)
+            broken.chmod(0o755)
+            os.rename(broken, good)
+        pool.wait_show('ActiveState', 'active', 20)
+        pool.wait_workers(N_WORKERS, without=workers)
+
+
 @pytest.mark.parametrize('other', ['newer', 'foreign'])
 def test_reload_executes_what_has_changed(builds, other):
     """SIGHUP with another program installed: it takes over in place first, then replaces the workers."""
