@@ -213,7 +213,8 @@ class Event:
 
 
 EVENTS = {event.name: event for event in (
-    Event('undisturbed', nothing, same_helper=True),
+    # As many requests as the longest of the others see, for the slowest of more requests is slower.
+    Event('undisturbed', nothing, same_helper=True, share=2),
     Event('restart', restart, same_workers=False),
     Event('try-restart', try_restart, same_workers=False),
     Event('SIGKILL', _crash(signal.SIGKILL)),
