@@ -430,5 +430,5 @@ static void spoilt(void) {
         run_in_service("blog.service", check_spoilt, NULL);
 }
 
-TEST_MAIN(TEST(service_of_path), TEST(opens), TEST(not_a_service), TEST(delegation), TEST(lists), TEST(threaded), TEST(many),
-          TEST(deep), TEST(shut), TEST(removed), TEST(signals), TEST(spoilt))
+TEST_MAIN(TEST(service_of_path), TEST(opens), TEST(not_a_service), TEST(delegation), TEST(lists), TEST(threaded),
+          TEST(not_under_valgrind), TEST(many), TEST(deep), TEST(shut), TEST(removed), TEST(signals), TEST(spoilt))

@@ -744,10 +744,10 @@ static void arguments(void) {
 }
 
 #define main run_tests
-TEST_MAIN(TEST(arguments), TEST(obedient), TEST(graceful), TEST(stubborn), TEST(stopped), TEST(frozen), TEST(comets),
-          TEST(grandchildren), TEST(nobody), TEST(vanished), TEST(dismissed), TEST(configured), TEST(never_full),
-          TEST(two_holders), TEST(reexecuted), TEST(signals_ignored), TEST(killed), TEST(replaced), TEST(not_executed),
-          TEST(footprint))
+TEST_MAIN(TEST(arguments), TEST(not_under_valgrind), TEST(obedient), TEST(graceful), TEST(stubborn), TEST(stopped),
+          TEST(frozen), TEST(comets), TEST(grandchildren), TEST(nobody), TEST(vanished), TEST(dismissed),
+          TEST(configured), TEST(never_full), TEST(two_holders), TEST(reexecuted), TEST(signals_ignored),
+          TEST(killed), TEST(replaced), TEST(not_executed), TEST(footprint))
 #undef main
 
 int main(int argc, char **argv) {

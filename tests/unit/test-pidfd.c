@@ -32,11 +32,11 @@ static void need_pidfds(void) {
 /* What becomes of a process when it is told to go on. */
 typedef void (*Fate)(int argument);
 
-static void fate_exit(int status) {
+static _noreturn_ void fate_exit(int status) {
         _exit(status);
 }
 
-static void fate_signal(int signo) {
+static _noreturn_ void fate_signal(int signo) {
         (void) signal(signo, SIG_DFL);
         (void) raise(signo);
         _exit(99);
@@ -337,7 +337,7 @@ static uint64_t ticks_now(void) {
         return ((uint64_t) ts.tv_sec * 1000 + (uint64_t) ts.tv_nsec / 1000000) * (uint64_t) sysconf(_SC_CLK_TCK) / 1000;
 }
 
-static void fate_rename(int unused) {
+static _noreturn_ void fate_rename(int unused) {
         static const char *const names[] = { ") Z 1 1 1 1", "a b", "((((", "))))", ") Z (", "", "\n)\n" };
 
         for (size_t i = 0; i < ELEMENTSOF(names); i++) {
@@ -569,11 +569,12 @@ TEST_MAIN(
         TEST(test_start_time),
         TEST(test_environment),
         TEST(test_big_environment),
-        TEST(test_main_thread_ended),
         TEST(test_own_children),
         TEST(test_core),
         TEST(test_orphans),
         TEST(test_old_kernel),
         TEST(test_not_a_pidfd),
         TEST(test_get_pid),
+        TEST(not_under_valgrind),
+        TEST(test_main_thread_ended),
 )

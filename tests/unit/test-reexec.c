@@ -79,7 +79,7 @@ static int next_image(void) {
         return EXIT_SUCCESS;
 }
 
-static void check_execute(void) {
+static _noreturn_ void check_execute(void) {
         static char *argv[] = { (char *) "test", (char *) "image", NULL };
         Reexec *reexec;
         char pid[16];
