@@ -29,3 +29,19 @@
 #define MESSAGE_LISTENER_FLIPPED       "f0b50a11816540eb9a7e947a2af0530a" /* LISTENER= */
 #define MESSAGE_STRANGER_CLOSED        "64c6c7fe22be4b748cf63dbcaff3f4e4"
 #define MESSAGE_SIGNAL_IGNORED         "abb4469bda4540c2a8d0fb45e777aed8"
+
+/* Taking over from another helper, and leaving to the next one. */
+#define MESSAGE_ADOPTED                "c132d5fcd8dd450c8cb439ab659940ad"
+#define MESSAGE_ROLLED                 "41cf58313f054389bc00eb9b889ad0b3"
+#define MESSAGE_ROLLING                "84375774b5d64d40ba6472910e5a369a"
+#define MESSAGE_WORKERS_LEFT           "9b32145ec52c4da3b34fcbcc9a93f6e9"
+#define MESSAGE_LEFTOVERS_KILLED       "c577c909d1734ba293f970b1b291cdcd"
+#define MESSAGE_REEXEC_FAILED          "f523750de3ea44a585f5be286308f14e"
+#define MESSAGE_GUARDIAN_DIED          "fd0a5ec865fe411ba9222525127f1829"
+#define MESSAGE_DEGRADED               "9f2327e9d5aa4553a35208d6cdc7d886"
+#define MESSAGE_STATE_LOST             "477a82bf56d943659bb3f550baf802a3"
+
+/* The guardian, after the unit is down: N_PROCESSES=, those found, killed and left. */
+#define MESSAGE_ORPHANS_FOUND          "34648a3fefc946f6b87169b583136873"
+#define MESSAGE_ORPHANS_ENDED          "fbcac8d9157049bf8abee33d6d8f0134"
+#define MESSAGE_ORPHANS_LEFT           "e19d29a99ba14fc9a1eb983cfb622725"

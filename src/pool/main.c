@@ -7,8 +7,10 @@
 #include <sched.h>
 #include <stdio.h>
 
+#include "cgroup.h"
 #include "clock.h"
 #include "config.h"
+#include "guardian.h"
 #include "log.h"
 #include "manager.h"
 #include "message-ids.h"
@@ -42,16 +44,20 @@ static void close_file(FILE **f) {
 static char *unit_name(void) {
         _cleanup_(close_file) FILE *f = NULL;
         _cleanup_free_ char *line = NULL;
-        char *end, *start;
-        size_t size = 0;
+        size_t size = 0, length;
+        char *path;
 
         f = fopen("/proc/self/cgroup", "re");
         while (f && getline(&line, &size, f) > 0) {
-                if (!startswith(line, "0::") || !(end = strstr(line, ".service")))
+                if (!startswith(line, "0::"))
                         continue;
-                *end = '\0';
-                start = strrchr(line, '/');
-                return start ? strdup(start + 1) : NULL;
+                line[strcspn(line, "\n")] = '\0';
+                path = line + strlen("0::");
+                length = cgroup_service_length(path);
+                if (length < strlen("/.service"))
+                        return NULL;
+                path[length - strlen(".service")] = '\0';
+                return strdup(strrchr(path, '/') + 1);
         }
         return NULL;
 }
@@ -65,15 +71,6 @@ static int choose_name(const Config *config, char **ret_name) {
                 return -ENOMEM;
         *ret_name = name;
         return 0;
-}
-
-static void log_strangers(const ListenSet *set, const char *name) {
-        char field[128];
-
-        (void) snprintf(field, sizeof(field), "FCGI_POOL=%s", name);
-        for (char **s = set->strangers; s && *s; s++)
-                log_write(LOG_NOTICE, MESSAGE_STRANGER_CLOSED, (const char *const[]) { field, NULL },
-                          "%s: not a socket, expected listening stream sockets only; closing it", *s);
 }
 
 static int check_slots(const Config *config, const ListenSet *set, Problem *ret_problem) {
@@ -130,7 +127,7 @@ static int check(const Config *config, const char *name) {
         return EXIT_SUCCESS;
 }
 
-static int run(const Config *config, const char *name) {
+static int run(const Config *config, const char *name, char **argv) {
         _cleanup_(listen_set_freep) ListenSet *set = NULL;
         _cleanup_(manager_freep) Manager *manager = NULL;
         Problem problem = {};
@@ -142,11 +139,10 @@ static int run(const Config *config, const char *name) {
         if (r >= 0)
                 r = privileges_drop(config->worker_capabilities, config->allow_root, &problem);
         if (r >= 0)
-                r = manager_new(config, name, set, &manager, &problem);
+                r = manager_new(config, name, set, argv, &manager, &problem);
         if (r < 0)
                 return fail(&problem);
 
-        log_strangers(set, name);
         r = manager_run(manager);
         if (r != EXIT_SUCCESS)
                 log_settle();
@@ -168,6 +164,9 @@ int main(int argc, char **argv) {
         _cleanup_free_ char *name = NULL;
         Problem problem = {};
 
+        if (argc > 0 && streq(argv[0], GUARDIAN_NAME))
+                return guardian_run(argc, argv);
+
         occupy_stdio();
 
         if (config_new(argc, argv, count_cpus(), getenv("PATH"), &config, &problem) < 0)
@@ -184,5 +183,5 @@ int main(int argc, char **argv) {
         if (choose_name(config, &name) < 0)
                 return EXIT_STATUS_OS_ERROR;
 
-        return config->check ? check(config, name) : run(config, name);
+        return config->check ? check(config, name) : run(config, name, argv);
 }

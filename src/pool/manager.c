@@ -3,44 +3,81 @@
 
 /* The life of the helper.
  *
- * SIGTERM and SIGINT stop the pool, at whatever point it is: workers are retired together and the helper
- * ends when the last one has. The other signals that administrators are used to sending to servers are kept
- * from killing the helper and say in the journal that they mean nothing yet.
+ * It begins by taking over whatever an earlier one has left, and it may end in three ways. SIGTERM
+ * (KillSignal=): the pool is drained. SIGUSR1 (RestartKillSignal=): the workers are left to the next helper,
+ * unless the listening socket goes down in the same transaction. SIGUSR2: another image of the program takes
+ * over in place.
+ *
+ * Before READY=1 a termination signal may as well be PID 1's start timeout: then the helper ends at once and
+ * touches nothing. What is to become of the workers is decided by what PID 1 does with the FD store: kept,
+ * the next helper adopts them; released, the guardian ends them. Without a guardian there is nobody else,
+ * and the pool is drained.
  *
  * PID 1's start and stop timeouts are stretched to what the options ask for, so that --start-timeout and
  * --stop-timeout are the only two numbers to set. */
 
+#include <fcntl.h>
+#include <inttypes.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/epoll.h>
+#include <sys/pidfd.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
 
+#include <systemd/sd-daemon.h>
 #include <systemd/sd-event.h>
 
+#include "adopt.h"
+#include "cgroup.h"
+#include "guardian.h"
+#include "jobs.h"
 #include "log.h"
 #include "manager.h"
 #include "message-ids.h"
 #include "notify.h"
 #include "pool.h"
+#include "reexec.h"
+#include "state.h"
 
 /* On top of what the options allow for: time to notice, kill and reap. */
 #define SLACK_USEC (10 * USEC_PER_SEC)
+#define FLUSH_USEC (2 * USEC_PER_SEC)
+#define DISMISSAL_MSEC 1000
+#define GUARDIAN_PAUSE_USEC (1 * USEC_PER_SEC)
+#define JOB_QUESTION_USEC (100 * USEC_PER_MSEC)
 #define STATUS_SIZE 768U
 /* Descriptors beside a pidfd and a journal stream per worker: listeners, epoll, timers, and those of workers
  * between fork and exec. */
 #define FDS_RESERVED 160U
+/* What is in the FD store beside the workers: state, leash, control, and some room. */
+#define FDS_STORED 16U
 
 struct Manager {
         const Config *config;
         const char *name;
         ListenSet *listeners;
         sd_event *event;
+        Notify *notify;
+        StateFile *state_file;
+        Cgroup *cgroup;                      /* NULL: not delegated */
+        Reexec *reexec;
         Pool *pool;
+        int leash_fd;                        /* -EBADF: no guardian */
+        int guardian_pidfd;
+        sd_event_source *guardian_source;
+        sd_event_source *guardian_timer;     /* until another is tried */
+        uint64_t guardian_since_usec;        /* when it was started */
+        bool guardian_missed;                /* it has been said that there is none */
+        bool stopping;
+        uint64_t watchdog_usec;              /* WatchdogSec= */
         int exit_status;
-        char status[STATUS_SIZE]; /* the last one sent */
+        char status[STATUS_SIZE];            /* the last one sent */
 };
 
-static void _printf_(4, 5) say(const Manager *m, int priority, const char *message_id,
-                               const char *format, ...) {
+static void _printf_(4, 5) say(const Manager *m, int priority, const char *message_id, const char *format,
+                               ...) {
         char field[128];
         va_list ap;
 
@@ -50,19 +87,67 @@ static void _printf_(4, 5) say(const Manager *m, int priority, const char *messa
         va_end(ap);
 }
 
+/* --- the pool's news --- */
+
 static void on_pool_status(void *userdata) {
         char status[STATUS_SIZE];
         Manager *m = userdata;
+        unsigned n_lost;
+        int error = 0;
+
+        n_lost = notify_take_lost(m->notify, &error);
+        if (n_lost > 0)
+                say(m, LOG_WARNING, MESSAGE_DEGRADED,
+                    "%u messages to the service manager were lost, ignoring: %s",
+                    n_lost, strerror(-error));
 
         pool_format_status(m->pool, status, sizeof(status));
+        /* Something has happened: a start in many steps may take longer than each of them. */
+        if (pool_is_starting(m->pool))
+                notify_extend_timeout(m->notify, usec_add(m->config->start_timeout_usec, SLACK_USEC));
         if (streq(status, m->status))
                 return;
         memcpy(m->status, status, sizeof(status));
-        notify_status(status);
+        notify_status(m->notify, status);
+}
+
+/* Ends what the workers have left behind, and the guardian with it. */
+static void clean_up(Manager *m) {
+        int r;
+
+        if (!m->cgroup)
+                return;
+        if (cgroup_is_populated(m->cgroup->workers_fd) > 0) {
+                say(m, LOG_NOTICE, MESSAGE_LEFTOVERS_KILLED,
+                    "Workers have left processes behind, killing them");
+                r = cgroup_kill(m->cgroup->workers_fd);
+                if (r < 0)
+                        say(m, LOG_WARNING, NULL, "Could not kill them, ignoring: %s", strerror(-r));
+        }
+        if (m->leash_fd >= 0 && guardian_dismiss(m->leash_fd) >= 0) {
+                struct pollfd p = { .fd = m->guardian_pidfd, .events = POLLIN };
+
+                /* What is left in the cgroup when we exit PID 1 calls a left-over process. */
+                (void) poll(&p, 1, DISMISSAL_MSEC);
+        }
+}
+
+static void on_pool_stopped(Manager *m, const Problem *failure) {
+        m->exit_status = failure ? failure->exit_status : EXIT_SUCCESS;
+        notify_status(m->notify, failure ? failure->text : "stopped");
+        if (pool_has_workers(m->pool))
+                say(m, LOG_NOTICE, MESSAGE_POOL_STOPPED, "Pool %s: the workers there were serve on",
+                    m->name);
+        else {
+                clean_up(m);
+                say(m, LOG_INFO, MESSAGE_POOL_STOPPED, "Pool %s has stopped, %u workers had to be killed",
+                    m->name,
+                    pool_n_killed(m->pool));
+        }
+        (void) sd_event_exit(m->event, 0);
 }
 
 static void on_pool_phase(PoolPhase phase, const Problem *failure, void *userdata) {
-        uint64_t stop_usec;
         Manager *m = userdata;
 
         pool_format_status(m->pool, m->status, sizeof(m->status));
@@ -73,25 +158,21 @@ static void on_pool_phase(PoolPhase phase, const Problem *failure, void *userdat
                 break;
 
         case POOL_SERVING:
-                notify_ready(m->status);
+                notify_ready(m->notify, m->status);
                 say(m, LOG_INFO, MESSAGE_POOL_STARTED, "Pool %s is ready: %u workers on %s%s", m->name,
                     m->config->n_workers, m->listeners->listeners[0].address,
                     m->listeners->n_listeners > 1 ? " and others" : "");
                 break;
 
         case POOL_STOPPING:
-                stop_usec = usec_add(m->config->stop_timeout_usec, SLACK_USEC);
-                notify_stopping(m->status, stop_usec);
+                m->stopping = true;
+                notify_stopping(m->notify, m->status, usec_add(m->config->stop_timeout_usec, SLACK_USEC));
                 if (!failure)
                         say(m, LOG_INFO, MESSAGE_POOL_STOPPING, "Pool %s stops: %s", m->name, m->status);
                 break;
 
         case POOL_STOPPED:
-                m->exit_status = failure ? failure->exit_status : EXIT_SUCCESS;
-                notify_status(failure ? failure->text : "stopped");
-                say(m, LOG_INFO, MESSAGE_POOL_STOPPED, "Pool %s has stopped, %u workers had to be killed",
-                    m->name, pool_n_killed(m->pool));
-                (void) sd_event_exit(m->event, 0);
+                on_pool_stopped(m, failure);
                 break;
 
         case _POOL_PHASE_MAX:
@@ -100,18 +181,100 @@ static void on_pool_phase(PoolPhase phase, const Problem *failure, void *userdat
         }
 }
 
+/* --- signals --- */
+
+static void leave_workers(Manager *m, StateLife life) {
+        int r;
+
+        r = pool_leave(m->pool, life);
+        if (r < 0)
+                say(m, LOG_WARNING, NULL, "Could not write the state for the next helper, ignoring: %s",
+                    strerror(-r));
+        (void) sd_event_exit(m->event, 0);
+}
+
 static int on_stop_signal(sd_event_source *source, const struct signalfd_siginfo *si, void *userdata) {
         Manager *m = userdata;
 
-        pool_stop(m->pool);
+        if (pool_is_starting(m->pool) && m->leash_fd >= 0) {
+                say(m, LOG_INFO, MESSAGE_WORKERS_LEFT,
+                    "Told to end before the pool was ready, leaving everything as it is");
+                (void) sd_event_exit(m->event, 0);
+        } else
+                pool_stop(m->pool);
         return 0;
 }
 
-static int on_reserved_signal(sd_event_source *source, const struct signalfd_siginfo *si, void *userdata) {
+static int on_restart_signal(sd_event_source *source, const struct signalfd_siginfo *si, void *userdata) {
         Manager *m = userdata;
 
-        say(m, LOG_NOTICE, MESSAGE_SIGNAL_IGNORED, "SIG%s is not supported yet in this version, ignoring",
-            sigabbrev_np((int) si->ssi_signo));
+        if (m->stopping)
+                return 0;
+        /* A listener that is closed and bound anew must not be kept by old workers. */
+        if (jobs_socket_has_job(JOB_QUESTION_USEC) > 0) {
+                say(m, LOG_INFO, MESSAGE_POOL_STOPPING, "The socket restarts as well, draining the pool");
+                pool_stop(m->pool);
+                return 0;
+        }
+        say(m, LOG_INFO, MESSAGE_WORKERS_LEFT, "Pool %s is restarted, its workers serve on: %s", m->name,
+            m->status);
+        leave_workers(m, STATE_LIFE_RESTARTED);
+        return 0;
+}
+
+static void reexecute(Manager *m) {
+        const ListenSet *l = m->listeners;
+        _cleanup_free_ PassedFd *fds = NULL;
+        _cleanup_close_ int mark_fd = -EBADF;
+        size_t n = 0;
+        int r;
+
+        fds = calloc(l->n_listeners + 3, sizeof(*fds));
+        r = fds ? pool_leave(m->pool, STATE_LIFE_REEXECUTED) : -ENOMEM;
+        if (r >= 0) {
+                for (size_t i = 0; i < l->n_listeners; i++)
+                        fds[n++] = (PassedFd) { l->listeners[i].fd, l->listeners[i].fd_name };
+                fds[n++] = (PassedFd) { state_file_get_fd(m->state_file), STORED_STATE };
+                if (m->leash_fd >= 0)
+                        fds[n++] = (PassedFd) { m->leash_fd, STORED_LEASH };
+                /* For an image that cannot read the state. Any FIFO will do. */
+                if (pool_is_rolling(m->pool) && m->leash_fd >= 0)
+                        mark_fd = fcntl(m->leash_fd, F_DUPFD_CLOEXEC, 3);
+                if (mark_fd >= 0)
+                        fds[n++] = (PassedFd) { mark_fd, STORED_RESTARTED };
+                /* The new image takes the mode that it finds for the wanted one. */
+                for (size_t i = 0; i < l->n_listeners; i++)
+                        (void) listener_enforce_mode(l->listeners + i);
+                (void) notify_flush(m->notify, FLUSH_USEC);
+                r = reexec_execute(m->reexec, fds, n);
+        }
+
+        say(m, LOG_ERR, MESSAGE_REEXEC_FAILED, "Could not execute the program anew, going on as before: %s",
+            strerror(-r));
+        (void) pool_save(m->pool, STATE_LIFE_RUNNING);
+}
+
+static int on_reexec_signal(sd_event_source *source, const struct signalfd_siginfo *si, void *userdata) {
+        Manager *m = userdata;
+
+        if (!m->stopping)
+                reexecute(m);
+        return 0;
+}
+
+static int on_roll_signal(sd_event_source *source, const struct signalfd_siginfo *si, void *userdata) {
+        Manager *m = userdata;
+        int r;
+
+        r = pool_roll(m->pool);
+        if (r < 0) {
+                say(m, LOG_WARNING, MESSAGE_SIGNAL_IGNORED, "SIGHUP: %s, ignoring",
+                    r == -EALREADY ? "the workers are being replaced already" : "the pool does not serve");
+                return 0;
+        }
+        say(m, LOG_INFO, MESSAGE_ROLLING, "Replacing the workers: %s", m->status);
+        if (reexec_is_due(m->reexec) > 0)
+                reexecute(m); /* the new image goes on with it */
         return 0;
 }
 
@@ -122,9 +285,9 @@ static int add_signals(Manager *m) {
         } table[] = {
                 { SIGTERM, on_stop_signal },
                 { SIGINT, on_stop_signal },
-                { SIGHUP, on_reserved_signal },
-                { SIGUSR1, on_reserved_signal },
-                { SIGUSR2, on_reserved_signal },
+                { SIGUSR1, on_restart_signal },
+                { SIGUSR2, on_reexec_signal },
+                { SIGHUP, on_roll_signal },
         };
         sigset_t mask;
         int r;
@@ -132,7 +295,9 @@ static int add_signals(Manager *m) {
         (void) sigemptyset(&mask);
         for (size_t i = 0; i < ELEMENTSOF(table); i++)
                 (void) sigaddset(&mask, table[i].signo);
-        if (sigprocmask(SIG_BLOCK, &mask, NULL) < 0)
+        /* SIGXFSZ: LimitFSIZE= holds for the state, too, and is an errno then. */
+        if (sigprocmask(SIG_BLOCK, &mask, NULL) < 0 || signal(SIGPIPE, SIG_IGN) == SIG_ERR ||
+            signal(SIGXFSZ, SIG_IGN) == SIG_ERR)
                 return -errno;
 
         for (size_t i = 0; i < ELEMENTSOF(table); i++) {
@@ -143,8 +308,127 @@ static int add_signals(Manager *m) {
         return 0;
 }
 
+/* --- the watchdog --- */
+
+static int on_watchdog(sd_event_source *source, uint64_t usec, void *userdata) {
+        Manager *m = userdata;
+
+        notify_watchdog(m->notify);
+        (void) sd_event_source_set_time(source, usec_add(usec, m->watchdog_usec / 2));
+        return sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
+}
+
+/* Not sd_event_set_watchdog(3): its datagram would wait for a PID 1 that is busy. */
+static int add_watchdog(Manager *m) {
+        uint64_t now_usec;
+        int r;
+
+        r = sd_watchdog_enabled(false, &m->watchdog_usec);
+        if (r <= 0)
+                return r;
+        r = sd_event_now(m->event, CLOCK_MONOTONIC, &now_usec);
+        if (r < 0)
+                return r;
+        return sd_event_add_time(m->event, NULL, CLOCK_MONOTONIC, now_usec, m->watchdog_usec / 4,
+                                 on_watchdog, m);
+}
+
+/* --- the guardian --- */
+
+static int start_guardian(Manager *m);
+
+static uint64_t now(const Manager *m) {
+        uint64_t usec;
+
+        /* Cannot fail: the clock is supported and the loop belongs to this process. */
+        (void) sd_event_now(m->event, CLOCK_MONOTONIC, &usec);
+        return usec;
+}
+
+static int on_guardian_timer(sd_event_source *source, uint64_t usec, void *userdata) {
+        Manager *m = userdata;
+
+        return m->stopping ? 0 : start_guardian(m);
+}
+
+static int start_guardian_later(Manager *m) {
+        uint64_t when_usec = usec_add(now(m), GUARDIAN_PAUSE_USEC);
+        int r;
+
+        if (!m->guardian_timer)
+                return sd_event_add_time(m->event, &m->guardian_timer, CLOCK_MONOTONIC, when_usec, 0,
+                                         on_guardian_timer, m);
+        r = sd_event_source_set_time(m->guardian_timer, when_usec);
+        return r < 0 ? r : sd_event_source_set_enabled(m->guardian_timer, SD_EVENT_ONESHOT);
+}
+
+static int on_guardian_death(sd_event_source *source, int fd, uint32_t revents, void *userdata) {
+        siginfo_t si = {};
+        Manager *m = userdata;
+
+        (void) waitid(P_PIDFD, (id_t) fd, &si, WEXITED | WNOHANG); /* not ours, if adopted */
+        m->guardian_source = sd_event_source_disable_unref(m->guardian_source);
+        m->guardian_pidfd = safe_close(m->guardian_pidfd);
+        m->leash_fd = safe_close(m->leash_fd);
+        notify_remove_fd(m->notify, STORED_LEASH);
+        if (m->stopping)
+                return 0;
+
+        say(m, LOG_WARNING, MESSAGE_GUARDIAN_DIED, "The guardian has died, starting another");
+        if (usec_sub(now(m), m->guardian_since_usec) < GUARDIAN_PAUSE_USEC)
+                return start_guardian_later(m);
+        return start_guardian(m);
+}
+
+/* The one that an earlier helper has started is found in its cgroup. */
+static int find_guardian(const Cgroup *cgroup) {
+        _cleanup_free_ pid_t *pids = NULL;
+        size_t n_pids = 0;
+        int r, fd;
+
+        r = cgroup_list(cgroup->guardian_fd, &pids, &n_pids);
+        if (r < 0 || n_pids == 0)
+                return r < 0 ? r : -ESRCH;
+        fd = pidfd_open(pids[0], 0);
+        return fd < 0 ? -errno : fd;
+}
+
+static int start_guardian(Manager *m) {
+        GuardianSettings settings = {
+                .stop_signal = m->config->stop_signal,
+                .stop_timeout_usec = m->config->stop_timeout_usec,
+        };
+        int r = -ESRCH;
+
+        m->guardian_pidfd = safe_close(m->guardian_pidfd);
+        if (m->leash_fd >= 0 && guardian_is_alive(m->leash_fd) > 0 &&
+            guardian_configure(m->leash_fd, &settings) >= 0)
+                m->guardian_pidfd = r = find_guardian(m->cgroup);
+        if (r < 0) {
+                if (m->leash_fd >= 0) {
+                        (void) guardian_dismiss(m->leash_fd);
+                        notify_remove_fd(m->notify, STORED_LEASH);
+                        m->leash_fd = safe_close(m->leash_fd);
+                }
+                m->guardian_since_usec = now(m);
+                r = guardian_start(m->cgroup, m->name, &settings, &m->leash_fd, &m->guardian_pidfd);
+                if (r >= 0)
+                        notify_store_fd(m->notify, STORED_LEASH, m->leash_fd);
+        }
+        if (r >= 0)
+                r = sd_event_add_io(m->event, &m->guardian_source, m->guardian_pidfd, EPOLLIN,
+                                    on_guardian_death, m);
+        if (r < 0 && !m->guardian_missed)
+                say(m, LOG_WARNING, MESSAGE_DEGRADED, "No guardian, workers may outlive the unit: %s",
+                    strerror(-r));
+        m->guardian_missed = r < 0;
+        return r < 0 ? start_guardian_later(m) : 0;
+}
+
+/* --- taking over --- */
+
 static int check_fd_limit(const Config *config, Problem *ret_problem) {
-        rlim_t needed = (rlim_t) config->n_workers * 2 + FDS_RESERVED;
+        rlim_t needed = (rlim_t) config->n_workers * 3 + FDS_RESERVED;
         struct rlimit limit;
 
         if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
@@ -158,8 +442,94 @@ static int check_fd_limit(const Config *config, Problem *ret_problem) {
         return 0;
 }
 
-int manager_new(const Config *config, const char *name, ListenSet *listeners, Manager **ret_manager,
-                Problem *ret_problem) {
+/* $FDSTORE is what systemd 254 and later say of the store; before, one has to hope. */
+static void check_store_size(const Manager *m) {
+        const char *e = getenv("FDSTORE");
+        unsigned long size = e ? strtoul(e, NULL, 10) : UINT32_MAX;
+        unsigned needed = m->config->n_workers * 2 + FDS_STORED;
+
+        if (size < needed)
+                say(m, LOG_WARNING, MESSAGE_DEGRADED,
+                    "FileDescriptorStoreMax=%lu is too small for %u workers, expected at least %u", size,
+                    m->config->n_workers, needed);
+}
+
+/* Reads what the helper before us has written. What cannot be read is told, and written over. */
+static int take_state(Manager *m, State **ret_state) {
+        Problem problem = {};
+        int r;
+
+        if (m->listeners->state_fd >= 0) {
+                r = state_read(m->listeners->state_fd, ret_state, &problem);
+                if (r < 0)
+                        say(m, LOG_WARNING, MESSAGE_STATE_LOST, "%s; going by what is found", problem.text);
+                r = state_file_attach(m->listeners->state_fd, &m->state_file);
+                if (r >= 0) {
+                        m->listeners->state_fd = -EBADF;
+                        return 0;
+                }
+                notify_remove_fd(m->notify, STORED_STATE);
+        }
+
+        r = state_file_open(&m->state_file);
+        if (r >= 0)
+                notify_store_fd(m->notify, STORED_STATE, state_file_get_fd(m->state_file));
+        return r;
+}
+
+static void log_strangers(Manager *m) {
+        for (char **s = m->listeners->strangers; *s; s++) {
+                say(m, LOG_NOTICE, MESSAGE_STRANGER_CLOSED,
+                    "descriptor \"%s\": neither a listening stream socket nor one of ours, closing it", *s);
+                if (!**s)
+                        continue;
+                /* By name, and it may have taken one of ours. */
+                notify_remove_fd(m->notify, *s);
+                if (streq(*s, STORED_STATE) && m->listeners->state_fd >= 0)
+                        notify_store_fd(m->notify, STORED_STATE, m->listeners->state_fd);
+                if (streq(*s, STORED_LEASH) && m->listeners->leash_fd >= 0)
+                        notify_store_fd(m->notify, STORED_LEASH, m->listeners->leash_fd);
+        }
+}
+
+static int take_over(Manager *m) {
+        _cleanup_(adoption_freep) Adoption *adoption = NULL;
+        _cleanup_(state_freep) State *state = NULL;
+        int r;
+
+        r = cgroup_open(&m->cgroup);
+        if (r < 0)
+                say(m, LOG_NOTICE, MESSAGE_DEGRADED,
+                    "No cgroup of our own (%s): workers may outlive the unit, set Delegate=yes in it",
+                    strerror(-r));
+
+        r = take_state(m, &state);
+        if (r >= 0)
+                r = adopt_find(state, m->listeners, m->cgroup ? m->cgroup->workers_fd : -EBADF, &adoption);
+        if (r >= 0)
+                r = pool_new(m->event, &(PoolParameters) {
+                        .config = m->config,
+                        .name = m->name,
+                        .listeners = m->listeners,
+                        .notify = m->notify,
+                        .state_file = m->state_file,
+                        .workers_cgroup_fd = m->cgroup ? m->cgroup->workers_fd : -EBADF,
+                        .workers_cgroup_move = m->cgroup && m->cgroup->must_move,
+                        .on_phase = on_pool_phase,
+                        .on_status = on_pool_status,
+                        .userdata = m,
+                }, &m->pool);
+        if (r >= 0 && m->cgroup) {
+                m->leash_fd = TAKE_FD(m->listeners->leash_fd);
+                r = start_guardian(m);
+        }
+        if (r >= 0)
+                r = pool_adopt(m->pool, state, adoption);
+        return r;
+}
+
+int manager_new(const Config *config, const char *name, ListenSet *listeners, char **argv,
+                Manager **ret_manager, Problem *ret_problem) {
         _cleanup_(manager_freep) Manager *m = NULL;
         int r;
 
@@ -176,21 +546,17 @@ int manager_new(const Config *config, const char *name, ListenSet *listeners, Ma
         m->config = config;
         m->name = name;
         m->listeners = listeners;
+        m->leash_fd = m->guardian_pidfd = -EBADF;
 
         r = sd_event_new(&m->event);
         if (r >= 0)
                 r = add_signals(m);
         if (r >= 0)
-                r = sd_event_set_watchdog(m->event, true);
+                r = reexec_new(argv, &m->reexec);
         if (r >= 0)
-                r = pool_new(m->event, &(PoolParameters) {
-                        .config = config,
-                        .name = name,
-                        .listeners = listeners,
-                        .on_phase = on_pool_phase,
-                        .on_status = on_pool_status,
-                        .userdata = m,
-                }, &m->pool);
+                r = notify_new(m->event, &m->notify);
+        if (r >= 0)
+                r = add_watchdog(m);
         if (r < 0)
                 return problem_set(ret_problem, EXIT_STATUS_OS_ERROR, r,
                                    "Could not set up the event loop: %s", strerror(-r));
@@ -204,6 +570,14 @@ Manager *manager_free(Manager *m) {
                 return NULL;
 
         pool_free(m->pool);
+        sd_event_source_disable_unref(m->guardian_source);
+        sd_event_source_disable_unref(m->guardian_timer);
+        (void) safe_close(m->guardian_pidfd);
+        (void) safe_close(m->leash_fd);
+        cgroup_free(m->cgroup);
+        state_file_free(m->state_file);
+        reexec_free(m->reexec);
+        notify_free(m->notify);
         sd_event_unref(m->event);
         free(m);
         return NULL;
@@ -212,12 +586,17 @@ Manager *manager_free(Manager *m) {
 int manager_run(Manager *m) {
         int r;
 
-        notify_extend_timeout(usec_add(m->config->start_timeout_usec, SLACK_USEC));
+        notify_extend_timeout(m->notify, usec_add(m->config->start_timeout_usec, SLACK_USEC));
+        check_store_size(m);
+        log_strangers(m);
 
-        r = sd_event_loop(m->event);
+        r = take_over(m);
+        if (r >= 0)
+                r = sd_event_loop(m->event);
         if (r < 0) {
-                say(m, LOG_ERR, NULL, "The event loop failed: %s", strerror(-r));
+                say(m, LOG_ERR, NULL, "The helper cannot go on: %s", strerror(-r));
                 return EXIT_STATUS_OS_ERROR;
         }
+        (void) notify_flush(m->notify, FLUSH_USEC);
         return m->exit_status;
 }

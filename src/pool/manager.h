@@ -12,8 +12,8 @@ typedef struct Manager Manager;
 
 /* Blocks the signals it handles and prepares everything; nothing runs yet. config, name and listeners are
  * borrowed and must outlive the manager. Negative errno with *ret_problem. Does not log. */
-int manager_new(const Config *config, const char *name, ListenSet *listeners, Manager **ret_manager,
-                Problem *ret_problem);
+int manager_new(const Config *config, const char *name, ListenSet *listeners, char **argv,
+                Manager **ret_manager, Problem *ret_problem);
 Manager *manager_free(Manager *manager);
 DEFINE_TRIVIAL_CLEANUP_FUNC(Manager *, manager_free);
 

@@ -56,6 +56,8 @@ static PlanStep plan_readiness(const Config *config, const PlanWorker *w, uint64
                 return (PlanStep) { w->executed ? PLAN_READY : PLAN_NOTHING, USEC_INFINITY };
 
         case READY_NOTIFY:
+                if (w->adopted)
+                        return plan_auto(w, now_usec);
                 return (PlanStep) { w->announced ? PLAN_READY : PLAN_NOTHING, USEC_INFINITY };
 
         case READY_DELAY:
@@ -82,7 +84,8 @@ static PlanStep plan_starting(const Config *config, const PlanWorker *w, uint64_
                 return step;
 
         timeout_usec = usec_add(w->spawned_usec, config->start_timeout_usec);
-        if (now_usec >= timeout_usec)
+        /* A look first: a helper may find a worker that has been ready for long. */
+        if (now_usec >= timeout_usec && step.verb != PLAN_LOOK)
                 return (PlanStep) { PLAN_FAIL, USEC_INFINITY };
 
         step.again_usec = MIN_OF(step.again_usec, timeout_usec);
@@ -157,41 +160,50 @@ bool plan_budget_is_spent(const Config *config, uint64_t early_death_usec, uint6
         return early_death_usec > 0 && usec_sub(now_usec, early_death_usec) < config->crash_budget_usec;
 }
 
-bool plan_slot_spawns(const PlanSlot *slot, unsigned n_executing, uint64_t now_usec,
+bool plan_slot_spawns(const PlanSlot *slot, const PlanCrowd *crowd, uint64_t now_usec,
                       uint64_t *ret_again_usec) {
+        unsigned surge = crowd->proven ? MAX_OF(crowd->n_slots / 4, 1U) : 1;
+
         assert(slot);
+        assert(crowd);
         assert(ret_again_usec);
 
-        if (!slot->wanted || n_executing >= PLAN_EXECUTING_MAX) {
-                *ret_again_usec = USEC_INFINITY; /* the next execve() is an event of its own */
+        *ret_again_usec = USEC_INFINITY; /* whatever is in the way, its end is an event */
+        if (!slot->wanted || crowd->n_executing >= PLAN_EXECUTING_MAX)
                 return false;
-        }
+        if (slot->filled && (!slot->outdated || slot->replacing || crowd->n_replacing >= surge))
+                return false;
+
         *ret_again_usec = slot->not_before_usec;
         return now_usec >= slot->not_before_usec;
 }
 
-static PlanVerdict plan_start(const PlanPool *p) {
+/* Of a start, or of a roll: both are verdicts that somebody waits for. */
+static PlanVerdict plan_generation(const PlanPool *p, PlanVerdict success) {
         if (p->could_not_execute)
-                return PLAN_START_NOT_EXECUTED;
+                return PLAN_NOT_EXECUTED;
         if (p->missed_start_timeout)
-                return PLAN_START_TIMED_OUT;
+                return PLAN_TIMED_OUT;
         if (p->most_early_deaths >= PLAN_START_ATTEMPTS)
-                return PLAN_START_CRASHED;
-        if (p->n_ready >= p->n_slots)
-                return PLAN_STARTED;
-        return p->budget_spent && p->n_ready == 0 ? PLAN_BUDGET_SPENT : PLAN_GO_ON;
+                return PLAN_CRASHED;
+        return p->n_settled >= p->n_slots ? success : PLAN_GO_ON;
 }
 
 PlanVerdict plan_pool(const PlanPool *p) {
+        PlanVerdict verdict = PLAN_GO_ON;
+
         assert(p);
 
         switch (p->phase) {
 
         case POOL_STARTING:
-                return plan_start(p);
+                verdict = plan_generation(p, PLAN_STARTED);
+                break;
 
         case POOL_SERVING:
-                return p->budget_spent && p->n_ready == 0 ? PLAN_BUDGET_SPENT : PLAN_GO_ON;
+                if (p->rolling)
+                        verdict = plan_generation(p, PLAN_ROLLED);
+                break;
 
         case POOL_STOPPING:
                 return p->n_processes == 0 ? PLAN_DRAINED : PLAN_GO_ON;
@@ -202,6 +214,9 @@ PlanVerdict plan_pool(const PlanPool *p) {
         case _POOL_PHASE_MAX:
         default:
                 assert(false);
-                return PLAN_GO_ON;
         }
+
+        if (verdict == PLAN_GO_ON && p->budget_spent && p->n_ready == 0)
+                return PLAN_BUDGET_SPENT;
+        return verdict;
 }

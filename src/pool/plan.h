@@ -24,6 +24,7 @@
 typedef struct PlanWorker {
         WorkerState state;
         bool wanted;                /* its slot wants it to serve */
+        bool adopted;               /* from an earlier helper, who may have heard its READY=1 */
         bool executed;              /* execve() has succeeded */
         bool announced;             /* READY=1 has come */
         bool seen;                  /* it was seen waiting on the listener or owning a connection from it */
@@ -70,15 +71,28 @@ uint64_t plan_backoff_usec(unsigned n_early_deaths, uint32_t random);
  * time (0: there were not that many). */
 bool plan_budget_is_spent(const Config *config, uint64_t early_death_usec, uint64_t now_usec);
 
-/* What is known of one slot that has no worker starting or ready. */
+/* What is known of one slot. */
 typedef struct PlanSlot {
         bool wanted;
+        bool filled;              /* it has a worker, starting or ready */
+        bool outdated;            /* that worker is to be replaced */
+        bool replacing;           /* a successor is starting */
         uint64_t not_before_usec; /* end of its back-off */
 } PlanSlot;
 
-/* PLAN_READY's counterpart for slots: true if a worker is to be spawned now; otherwise *ret_again_usec
- * says when to ask again. n_executing: workers whose execve() has not been confirmed yet. */
-bool plan_slot_spawns(const PlanSlot *slot, unsigned n_executing, uint64_t now_usec,
+/* What is known of all slots. */
+typedef struct PlanCrowd {
+        unsigned n_slots;
+        unsigned n_executing;     /* workers whose execve() has not been confirmed yet */
+        unsigned n_replacing;     /* successors that are starting */
+        bool proven;              /* a worker of the newest generation has become ready */
+} PlanCrowd;
+
+/* Whether a worker is to be spawned for the slot now: into an empty slot, or as the successor of an
+ * outdated worker. Successors start one at a time until one has proven the new generation good, then for
+ * a quarter of the slots at a time. If not, *ret_again_usec says when to ask again; USEC_INFINITY: after
+ * the next event. */
+bool plan_slot_spawns(const PlanSlot *slot, const PlanCrowd *crowd, uint64_t now_usec,
                       uint64_t *ret_again_usec);
 
 typedef enum PoolPhase {
@@ -92,23 +106,26 @@ typedef enum PoolPhase {
 /* What is known of the pool. */
 typedef struct PlanPool {
         PoolPhase phase;
+        bool rolling;                  /* outdated workers are being replaced while the pool serves */
         unsigned n_slots;
-        unsigned n_ready;
+        unsigned n_ready;              /* workers that serve, of any generation */
+        unsigned n_settled;            /* slots whose worker is ready and not outdated */
         unsigned n_processes;          /* workers of any state but dead */
         unsigned most_early_deaths;    /* in a row, of any slot */
-        bool missed_start_timeout;     /* a worker did, since the pool started */
-        bool could_not_execute;        /* a worker's execve() failed, since the pool started */
+        bool missed_start_timeout;     /* a worker did, since the pool started or began to roll */
+        bool could_not_execute;        /* a worker's execve() failed, likewise */
         bool budget_spent;
 } PlanPool;
 
 typedef enum PlanVerdict {
         PLAN_GO_ON,
-        PLAN_STARTED,            /* POOL_STARTING -> POOL_SERVING */
-        PLAN_START_TIMED_OUT,    /* these four: give up, POOL_STOPPING */
-        PLAN_START_CRASHED,
-        PLAN_START_NOT_EXECUTED,
-        PLAN_BUDGET_SPENT,
-        PLAN_DRAINED,            /* POOL_STOPPING -> POOL_STOPPED */
+        PLAN_STARTED,          /* POOL_STARTING -> POOL_SERVING */
+        PLAN_ROLLED,           /* all workers are of the newest generation */
+        PLAN_TIMED_OUT,        /* these three: the start or the roll has failed */
+        PLAN_CRASHED,
+        PLAN_NOT_EXECUTED,
+        PLAN_BUDGET_SPENT,     /* give up */
+        PLAN_DRAINED,          /* POOL_STOPPING -> POOL_STOPPED */
         _PLAN_VERDICT_MAX,
 } PlanVerdict;
 

@@ -12,8 +12,11 @@
  * rest there is no such time, the timer is off, and the helper sleeps until something happens.
  *
  * Dead workers are buried in reconcile(), never in the handler that heard of the death, so that no handler
- * frees what its caller still holds; and not before their successor is up or takes its time, since each line
- * that journald is given at the wrong moment takes CPU time from the start of that successor. */
+ * frees what its caller still holds; and not before their successor is up or takes its time, since each
+ * line that journald is given at the wrong moment takes CPU time from the start of that successor.
+ *
+ * A roll gives each slot a successor of the newest generation, and lets the predecessor go only once the
+ * successor is ready. */
 
 #include <inttypes.h>
 #include <poll.h>
@@ -30,48 +33,14 @@
 #include "log.h"
 #include "message-ids.h"
 #include "observe.h"
-#include "pool.h"
+#include "pool-internal.h"
 #include "spawn.h"
-#include "worker.h"
 
 #define STATUS_DELAY_USEC (50 * USEC_PER_MSEC)
 
-typedef struct Slot {
-        Worker *current;          /* starting or ready; borrowed from the pool's list */
-        int output_fd;            /* its workers' journal stream; -EBADF: none yet, or ours is inherited */
-        unsigned n_early_deaths;  /* in a row */
-        uint64_t not_before_usec;
-} Slot;
-
-struct Pool {
-        PoolParameters p;
-        sd_event *event;                   /* owned reference */
-        sd_event_source *reconcile_source; /* one-shot, when no other event is pending */
-        sd_event_source *status_source;    /* one-shot, STATUS_DELAY_USEC after the first change */
-        sd_event_source *timer_source;
-        sd_event_source *inbox_source;
-        int inbox_fd;                      /* -EBADF if workers are not listened to */
-        char *inbox_address;
-
-        PoolPhase phase;
-        Slot *slots;                       /* config->n_workers of them */
-        Worker *workers;
-        Worker *dead;                      /* ended, obituary not yet written */
-        uint64_t generation;
-
-        uint64_t *early_deaths;            /* ring of config->crash_budget + 1 times, 0: none yet */
-        size_t next_early_death;
-        bool missed_start_timeout;
-        bool could_not_execute;
-        unsigned n_killed;
-        char last_failure[256];            /* of any worker, for the verdict */
-        Problem failure;
-        bool failed;
-};
-
 /* --- small questions --- */
 
-static uint64_t now(const Pool *pool) {
+uint64_t pool_now(const Pool *pool) {
         uint64_t usec;
 
         /* Cannot fail: the clock is supported and the loop belongs to this process. */
@@ -79,17 +48,39 @@ static uint64_t now(const Pool *pool) {
         return usec;
 }
 
-static bool is_wanted(const Pool *pool, const Worker *w) {
-        return pool->phase < POOL_STOPPING && pool->slots[w->slot].current == w;
+Slot *pool_slot_of(const Pool *pool, const Worker *w) {
+        return w->stranger || w->slot >= pool->p.config->n_workers ? NULL : pool->slots + w->slot;
 }
 
-static Listener *listener_of(const Pool *pool, unsigned slot) {
+Listener *pool_listener_of(const Pool *pool, unsigned slot) {
         return pool->p.listeners->listeners + slot % pool->p.listeners->n_listeners;
+}
+
+bool pool_is_outdated(const Pool *pool, const Worker *w) {
+        if (pool->rolling && w->generation < pool->generation)
+                return true;
+        return w->cookie != 0 && w->cookie != pool_listener_of(pool, w->slot)->cookie;
+}
+
+/* A slot has it, or is to have it. */
+static bool is_member(const Pool *pool, const Worker *w) {
+        const Slot *slot = pool_slot_of(pool, w);
+
+        return slot && (slot->current == w || slot->successor == w);
+}
+
+static bool is_wanted(const Pool *pool, const Worker *w) {
+        if (pool->phase >= POOL_STOPPING || w->dismissed)
+                return false;
+        if (is_member(pool, w))
+                return true;
+        /* Found beside what the slots need: it may serve on until the pool is complete. */
+        return pool->phase == POOL_STARTING || pool->rolling;
 }
 
 typedef struct Counts {
         unsigned per_state[_WORKER_STATE_MAX];
-        unsigned n_executing;
+        unsigned n_executing, n_replacing, n_settled;
 } Counts;
 
 static Counts count(const Pool *pool) {
@@ -99,6 +90,13 @@ static Counts count(const Pool *pool) {
                 c.per_state[w->state]++;
                 c.n_executing += w->exec_fd >= 0;
         }
+        for (unsigned i = 0; i < pool->p.config->n_workers; i++) {
+                const Slot *slot = pool->slots + i;
+
+                c.n_replacing += slot->successor != NULL;
+                c.n_settled += slot->current && slot->current->state == WORKER_READY &&
+                        !pool_is_outdated(pool, slot->current);
+        }
         return c;
 }
 
@@ -106,26 +104,53 @@ static bool budget_is_spent(const Pool *pool, uint64_t now_usec) {
         return plan_budget_is_spent(pool->p.config, pool->early_deaths[pool->next_early_death], now_usec);
 }
 
+static void _printf_(4, 5) append(char *buffer, size_t size, size_t *n, const char *format, ...) {
+        va_list ap;
+        int k;
+
+        va_start(ap, format);
+        k = vsnprintf(buffer + *n, size - *n, format, ap);
+        va_end(ap);
+        if (k > 0)
+                *n = MIN_OF(*n + (size_t) k, size - 1);
+}
+
 char *pool_format_status(const Pool *pool, char *buffer, size_t size) {
-        unsigned n_backing_off = 0;
+        unsigned n_backing_off = 0, n_retiring;
         Counts c = count(pool);
-        int n;
+        size_t n = 0;
 
         for (unsigned i = 0; pool->phase < POOL_STOPPING && i < pool->p.config->n_workers; i++)
                 n_backing_off += !pool->slots[i].current && pool->slots[i].n_early_deaths > 0;
+        n_retiring = c.per_state[WORKER_RETIRING] + c.per_state[WORKER_KILLING];
 
-        n = snprintf(buffer, size, "%u/%u workers ready", c.per_state[WORKER_READY],
-                     pool->p.config->n_workers);
-        if (c.per_state[WORKER_STARTING] > 0 && n >= 0 && (size_t) n < size)
-                n += snprintf(buffer + n, size - (size_t) n, ", %u starting", c.per_state[WORKER_STARTING]);
-        if (n_backing_off > 0 && n >= 0 && (size_t) n < size)
-                n += snprintf(buffer + n, size - (size_t) n, ", %u backing off", n_backing_off);
-        if (c.per_state[WORKER_RETIRING] + c.per_state[WORKER_KILLING] > 0 && n >= 0 && (size_t) n < size)
-                n += snprintf(buffer + n, size - (size_t) n, ", %u retiring",
-                              c.per_state[WORKER_RETIRING] + c.per_state[WORKER_KILLING]);
-        if (pool->failed && n >= 0 && (size_t) n < size)
-                (void) snprintf(buffer + n, size - (size_t) n, "; %s", pool->failure.text);
+        append(buffer, size, &n, "%u/%u workers ready", c.per_state[WORKER_READY],
+               pool->p.config->n_workers);
+        if (c.per_state[WORKER_STARTING] > 0)
+                append(buffer, size, &n, ", %u starting", c.per_state[WORKER_STARTING]);
+        if (n_backing_off > 0)
+                append(buffer, size, &n, ", %u backing off", n_backing_off);
+        if (n_retiring > 0)
+                append(buffer, size, &n, ", %u retiring", n_retiring);
+        if (pool->generation > 1)
+                append(buffer, size, &n, ", generation %" PRIu64, pool->generation);
+        if (pool->rolling)
+                append(buffer, size, &n, ", rolling: %u/%u", c.n_settled, pool->p.config->n_workers);
+        if (pool->failed)
+                append(buffer, size, &n, "; %s", pool->failure.text);
         return buffer;
+}
+
+bool pool_has_workers(const Pool *pool) {
+        return pool->workers;
+}
+
+bool pool_is_starting(const Pool *pool) {
+        return pool->phase == POOL_STARTING;
+}
+
+bool pool_is_rolling(const Pool *pool) {
+        return pool->rolling;
 }
 
 unsigned pool_n_killed(const Pool *pool) {
@@ -145,11 +170,11 @@ static void request_status(Pool *pool) {
 
         if (sd_event_source_get_enabled(pool->status_source, &enabled) > 0)
                 return;
-        (void) sd_event_source_set_time(pool->status_source, usec_add(now(pool), STATUS_DELAY_USEC));
+        (void) sd_event_source_set_time(pool->status_source, usec_add(pool_now(pool), STATUS_DELAY_USEC));
         (void) sd_event_source_set_enabled(pool->status_source, SD_EVENT_ONESHOT);
 }
 
-static void on_worker_fact(Worker *w, void *userdata) {
+void pool_on_worker_fact(Worker *w, void *userdata) {
         request_reconcile(userdata);
 }
 
@@ -175,17 +200,22 @@ static int on_inbox_io(sd_event_source *source, int fd, uint32_t revents, void *
 
 /* --- failures --- */
 
-static void give_up(Pool *pool, int exit_status, const char *message_id, const char *text) {
+/* Logs a verdict and remembers it as the failure of the pool. */
+static void record_failure(Pool *pool, int exit_status, const char *message_id, const char *text) {
         char field[128];
 
         (void) snprintf(field, sizeof(field), "FCGI_POOL=%s", pool->p.name);
         log_write(LOG_ERR, message_id, (const char *const[]) { field, NULL }, "%s", text);
-
-        pool->failed = true;
         (void) problem_set(&pool->failure, exit_status, -EIO, "%s", text);
-        pool->phase = POOL_STOPPING;
-        pool->p.on_phase(pool->phase, &pool->failure, pool->p.userdata);
-        request_reconcile(pool);
+        pool->failed = true;
+}
+
+static void forget_attempts(Pool *pool) {
+        pool->missed_start_timeout = pool->could_not_execute = pool->proven = false;
+        for (unsigned i = 0; i < pool->p.config->n_workers; i++) {
+                pool->slots[i].n_early_deaths = 0;
+                pool->slots[i].not_before_usec = 0;
+        }
 }
 
 /* One line about a slot, with up to two fields more. */
@@ -270,7 +300,7 @@ static int output_of(Pool *pool, unsigned i) {
 static int spawn_process(Pool *pool, unsigned slot, pid_t *ret_pid, int *ret_pidfd, int *ret_exec_fd) {
         _cleanup_strv_free_ char **environment = NULL;
         const Config *config = pool->p.config;
-        Listener *l = listener_of(pool, slot);
+        Listener *l = pool_listener_of(pool, slot);
         int output_fd = output_of(pool, slot);
         int r;
 
@@ -293,9 +323,17 @@ static int spawn_process(Pool *pool, unsigned slot, pid_t *ret_pid, int *ret_pid
                 .environment = environment,
                 .listener_fd = l->fd,
                 .output_fd = output_fd,
+                .cgroup_fd = pool->p.workers_cgroup_fd,
+                .cgroup_move = pool->p.workers_cgroup_move,
                 .socket_activation = config->socket_activation,
                 .worker_capabilities = config->worker_capabilities,
         }, ret_pid, ret_pidfd, ret_exec_fd);
+}
+
+void pool_add_worker(Pool *pool, Worker *w) {
+        w->next = pool->workers;
+        pool->workers = w;
+        pool->unsaved = true;
 }
 
 static int spawn_for_slot(Pool *pool, unsigned slot, uint64_t now_usec) {
@@ -303,8 +341,11 @@ static int spawn_for_slot(Pool *pool, unsigned slot, uint64_t now_usec) {
                 .slot = slot,
                 .generation = pool->generation,
                 .pool_name = pool->p.name,
+                .cookie = pool_listener_of(pool, slot)->cookie,
+                .state = WORKER_STARTING,
+                .spawned_usec = now_usec,
                 .now_usec = now_usec,
-                .on_fact = on_worker_fact,
+                .on_fact = pool_on_worker_fact,
                 .userdata = pool,
         };
         Worker *w;
@@ -313,53 +354,81 @@ static int spawn_for_slot(Pool *pool, unsigned slot, uint64_t now_usec) {
         r = spawn_process(pool, slot, &parameters.pid, &parameters.pidfd, &parameters.exec_fd);
         if (r < 0)
                 return r;
+        (void) process_get_start_time(parameters.pid, &parameters.start_time, NULL, NULL);
         r = worker_new(pool->event, &parameters, &w);
         if (r < 0)
                 return r;
 
-        w->next = pool->workers;
-        pool->workers = w;
-        pool->slots[slot].current = w;
+        pool_add_worker(pool, w);
+        pool_store_worker(pool, w);
+        if (pool->slots[slot].current)
+                pool->slots[slot].successor = w;
+        else
+                pool->slots[slot].current = w;
         return 0;
 }
 
-static uint64_t fill_slots(Pool *pool, uint64_t now_usec) {
-        unsigned n_executing = count(pool).n_executing;
-        uint64_t next_usec = USEC_INFINITY, again_usec;
+static void spawn_intended(Pool *pool, unsigned i, uint64_t now_usec) {
         char text[160];
         int r;
 
-        for (unsigned i = 0; i < pool->p.config->n_workers; i++) {
-                PlanSlot slot = {
+        pool->slots[i].intended = false;
+        r = spawn_for_slot(pool, i, now_usec);
+        if (r < 0) {
+                (void) snprintf(text, sizeof(text), "could not be spawned: %s", strerror(-r));
+                slot_log(pool, i, LOG_ERR, NULL, NULL, NULL, "%s", text);
+                slot_failed(pool, i, text, now_usec);
+        }
+}
+
+/* Spawns where the plan says so, after the intent has been written down; returns when to ask again. */
+static uint64_t fill_slots(Pool *pool, uint64_t now_usec) {
+        unsigned n_slots = pool->p.config->n_workers;
+        uint64_t next_usec = USEC_INFINITY, again_usec;
+        Counts c = count(pool);
+        PlanCrowd crowd = {
+                .n_slots = n_slots,
+                .n_executing = c.n_executing,
+                .n_replacing = c.n_replacing,
+                .proven = pool->proven,
+        };
+        bool any = false;
+
+        for (unsigned i = 0; i < n_slots; i++) {
+                Slot *slot = pool->slots + i;
+                PlanSlot view = {
                         .wanted = pool->phase < POOL_STOPPING,
-                        .not_before_usec = pool->slots[i].not_before_usec,
+                        .filled = slot->current,
+                        .outdated = slot->current && pool_is_outdated(pool, slot->current),
+                        .replacing = slot->successor,
+                        .not_before_usec = slot->not_before_usec,
                 };
 
-                if (pool->slots[i].current)
-                        continue;
-                if (plan_slot_spawns(&slot, n_executing, now_usec, &again_usec)) {
-                        r = spawn_for_slot(pool, i, now_usec);
-                        if (r >= 0)
-                                n_executing++;
-                        else {
-                                (void) snprintf(text, sizeof(text), "could not be spawned: %s",
-                                                strerror(-r));
-                                slot_log(pool, i, LOG_ERR, NULL, NULL, NULL, "%s", text);
-                                slot_failed(pool, i, text, now_usec);
-                                again_usec = pool->slots[i].not_before_usec;
-                        }
-                        request_status(pool);
-                }
-                if (!pool->slots[i].current)
+                if (plan_slot_spawns(&view, &crowd, now_usec, &again_usec)) {
+                        slot->intended = any = true;
+                        crowd.n_executing++;
+                        crowd.n_replacing += view.filled;
+                } else
                         next_usec = MIN_OF(next_usec, again_usec);
         }
+        if (!any)
+                return next_usec;
+
+        pool_save_or_warn(pool);
+        request_status(pool);
+        for (unsigned i = 0; i < n_slots; i++)
+                if (pool->slots[i].intended) {
+                        spawn_intended(pool, i, now_usec);
+                        if (pool->slots[i].not_before_usec > now_usec) /* it has failed */
+                                next_usec = MIN_OF(next_usec, pool->slots[i].not_before_usec);
+                }
         return next_usec;
 }
 
 /* --- workers --- */
 
 static void look(Pool *pool, Worker *w, uint64_t now_usec) {
-        const Listener *l = listener_of(pool, w->slot);
+        const Listener *l = pool_listener_of(pool, w->slot);
         Observation o;
 
         o = observe_worker(w->pid, l->fd, l->inode, NULL);
@@ -368,45 +437,42 @@ static void look(Pool *pool, Worker *w, uint64_t now_usec) {
         w->unobservable = o == OBSERVE_UNKNOWN;
 }
 
-static void become_ready(Pool *pool, Worker *w, bool assumed, uint64_t now_usec) {
-        Listener *l = listener_of(pool, w->slot);
-
-        worker_set_state(w, WORKER_READY, now_usec,
-                         w->announced ? "notified" : w->seen ? "serves the listener" :
-                         assumed ? "cannot be observed, alive" : NULL);
-        if (assumed)
-                worker_log(w, LOG_NOTICE, MESSAGE_WORKER_ASSUMED_READY, NULL,
-                           "cannot be observed from outside, counted as ready");
-        check_listener(pool, l, listener_is_flipped(l));
-}
-
 static void bury(Pool *pool, Worker *w, uint64_t now_usec) {
+        const Slot *slot = pool_slot_of(pool, w);
+
         if (w->state != WORKER_DEAD)
                 worker_set_state(w, WORKER_DEAD, now_usec, NULL);
         /* Ends the line that it may have left unfinished. journald drops empty lines. */
-        if (pool->slots[w->slot].output_fd >= 0)
-                (void) send(pool->slots[w->slot].output_fd, "\n", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+        if (slot && slot->output_fd >= 0)
+                (void) send(slot->output_fd, "\n", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+        pool->unsaved = true;
         worker_free(w);
 }
 
-/* Buries the dead of all slots about which something may be said; returns when there will be more of
- * them. */
+/* Whether nothing is to be said about the slot of a dead worker yet, and until when. */
+static bool is_quiet(const Pool *pool, const Worker *dead, uint64_t now_usec, uint64_t *ret_until_usec) {
+        const Slot *slot = pool_slot_of(pool, dead);
+        const Worker *youngest;
+        PlanWorker view;
+
+        youngest = !slot ? NULL : slot->successor ?: slot->current;
+        if (!youngest)
+                return false;
+        view = worker_to_plan(youngest, true);
+        return plan_is_quiet(&view, now_usec, ret_until_usec);
+}
+
+/* Buries the dead about whom something may be said; returns when there will be more of them. */
 static uint64_t bury_the_dead(Pool *pool, uint64_t now_usec) {
         uint64_t next_usec = USEC_INFINITY, until_usec;
 
         for (Worker **link = &pool->dead; *link;) {
-                const Worker *successor;
                 Worker *w = *link;
-                PlanWorker view;
 
-                successor = pool->slots[w->slot].current;
-                if (successor) {
-                        view = worker_to_plan(successor, true);
-                        if (plan_is_quiet(&view, now_usec, &until_usec)) {
-                                next_usec = MIN_OF(next_usec, until_usec);
-                                link = &w->next;
-                                continue;
-                        }
+                if (is_quiet(pool, w, now_usec, &until_usec)) {
+                        next_usec = MIN_OF(next_usec, until_usec);
+                        link = &w->next;
+                        continue;
                 }
                 *link = w->next;
                 bury(pool, w, now_usec);
@@ -431,12 +497,8 @@ static void introduce(Pool *pool, Worker *w, uint64_t now_usec) {
         worker_introduce(w);
 }
 
-static void retire(Pool *pool, Worker *w, const char *reason, uint64_t now_usec) {
+void pool_send_stop_signal(Pool *pool, Worker *w) {
         int r;
-
-        if (pool->slots[w->slot].current == w)
-                pool->slots[w->slot].current = NULL;
-        worker_set_state(w, WORKER_RETIRING, now_usec, reason);
 
         r = worker_signal(w, pool->p.config->stop_signal);
         if (r >= 0)
@@ -446,14 +508,65 @@ static void retire(Pool *pool, Worker *w, const char *reason, uint64_t now_usec)
                            strerror(-r));
 }
 
+/* The slot loses the worker, if it has it: true. */
+static bool vacate(Pool *pool, const Worker *w) {
+        Slot *slot = pool_slot_of(pool, w);
+
+        if (!slot)
+                return false;
+        if (slot->successor == w) {
+                slot->successor = NULL;
+                return true;
+        }
+        if (slot->current != w)
+                return false;
+        slot->current = TAKE_PTR(slot->successor);
+        return true;
+}
+
+static void retire(Pool *pool, Worker *w, const char *reason, uint64_t now_usec) {
+        (void) vacate(pool, w);
+        worker_set_state(w, WORKER_RETIRING, now_usec, reason);
+        pool_send_stop_signal(pool, w);
+}
+
+/* A successor that has become ready takes its slot over. */
+static void take_over(Pool *pool, const Worker *w) {
+        Slot *slot = pool_slot_of(pool, w);
+
+        if (!slot || slot->successor != w)
+                return;
+        slot->current->dismissed = true;
+        slot->current = TAKE_PTR(slot->successor);
+        request_reconcile(pool); /* for the predecessor, whose turn in this pass may be over */
+}
+
+static void become_ready(Pool *pool, Worker *w, bool assumed, uint64_t now_usec) {
+        Listener *l = pool_listener_of(pool, w->slot);
+
+        pool->proven = pool->proven || w->generation == pool->generation;
+        worker_set_state(w, WORKER_READY, now_usec,
+                         w->announced ? "notified" : w->seen ? "serves the listener" :
+                         assumed ? "cannot be observed, alive" : NULL);
+        if (assumed)
+                worker_log(w, LOG_NOTICE, MESSAGE_WORKER_ASSUMED_READY, NULL,
+                           "cannot be observed from outside, counted as ready");
+        check_listener(pool, l, listener_is_flipped(l));
+        take_over(pool, w);
+}
+
 static void miss_start_timeout(Pool *pool, Worker *w, uint64_t now_usec) {
         char span[64], text[160];
+        bool member;
 
         (void) snprintf(text, sizeof(text), "was not ready within --start-timeout=%s",
                         clock_format_span(span, sizeof(span), pool->p.config->start_timeout_usec));
         worker_log(w, LOG_WARNING, MESSAGE_WORKER_START_TIMEOUT, NULL, "pid %d %s", (int) w->pid, text);
-        pool->missed_start_timeout = true;
+        member = is_member(pool, w);
         retire(pool, w, "start timeout", now_usec);
+        if (!member)
+                return;
+        pool->missed_start_timeout = pool->missed_start_timeout || w->generation == pool->generation;
         slot_failed(pool, w->slot, text, now_usec);
         request_reconcile(pool); /* The slot is free, and its turn in this pass may be over. */
 }
@@ -486,8 +599,10 @@ static uint64_t drive_worker(Pool *pool, Worker *w, uint64_t now_usec) {
                         introduce(pool, w, now_usec);
                 if (step.verb == PLAN_NOTHING)
                         return MIN_OF(step.again_usec, quiet_until_usec);
-                if (step.verb != PLAN_LOOK)
+                if (step.verb != PLAN_LOOK) {
                         request_status(pool);
+                        pool->unsaved = true;
+                }
 
                 switch (step.verb) {
 
@@ -505,7 +620,8 @@ static uint64_t drive_worker(Pool *pool, Worker *w, uint64_t now_usec) {
                         break;
 
                 case PLAN_RETIRE:
-                        retire(pool, w, "pool stops", now_usec);
+                        retire(pool, w, pool->phase >= POOL_STOPPING ? "pool stops" :
+                               pool_slot_of(pool, w) ? "replaced" : "belongs to no slot", now_usec);
                         break;
 
                 case PLAN_KILL:
@@ -522,15 +638,15 @@ static uint64_t drive_worker(Pool *pool, Worker *w, uint64_t now_usec) {
 
 /* The slot is free again; whether its next worker has to wait depends on how this one has ended. */
 static void notice_death(Pool *pool, Worker *w, uint64_t now_usec) {
-        Slot *slot = pool->slots + w->slot;
+        Slot *slot = pool_slot_of(pool, w);
         char death[160], text[256];
 
-        if (w->exec_error < 0)
+        if (w->exec_error < 0 && w->generation == pool->generation)
                 pool->could_not_execute = true;
-        if (slot->current != w)
+        pool_unstore_worker(pool, w); /* before its successor is stored under the same name */
+        if (!vacate(pool, w))
                 return;
 
-        slot->current = NULL;
         slot->not_before_usec = 0;
         if (!plan_death_is_early(w->state, w->spawned_usec, w->ended_usec)) {
                 slot->n_early_deaths = 0;
@@ -558,13 +674,24 @@ static void notice_the_dead(Pool *pool, uint64_t now_usec) {
                 notice_death(pool, w, now_usec);
                 w->next = pool->dead;
                 pool->dead = w;
+                pool->unsaved = true;
                 request_status(pool);
         }
 }
 
 /* --- the pool --- */
 
-static void enter_phase(Pool *pool, PoolPhase phase) {
+static void log_roll(const Pool *pool) {
+        char field[128], generation[48];
+
+        (void) snprintf(field, sizeof(field), "FCGI_POOL=%s", pool->p.name);
+        (void) snprintf(generation, sizeof(generation), "GENERATION=%" PRIu64, pool->generation);
+        log_write(LOG_INFO, MESSAGE_ROLLED, (const char *const[]) { field, generation, NULL },
+                  "Pool %s: all %u workers are of generation %" PRIu64, pool->p.name,
+                  pool->p.config->n_workers, pool->generation);
+}
+
+void pool_enter_phase(Pool *pool, PoolPhase phase) {
         pool->phase = phase;
         pool->p.on_phase(phase, pool->failed ? &pool->failure : NULL, pool->p.userdata);
 }
@@ -573,8 +700,10 @@ static PlanPool to_plan(const Pool *pool, uint64_t now_usec) {
         Counts c = count(pool);
         PlanPool view = {
                 .phase = pool->phase,
+                .rolling = pool->rolling,
                 .n_slots = pool->p.config->n_workers,
                 .n_ready = c.per_state[WORKER_READY],
+                .n_settled = c.n_settled,
                 .missed_start_timeout = pool->missed_start_timeout,
                 .could_not_execute = pool->could_not_execute,
                 .budget_spent = budget_is_spent(pool, now_usec),
@@ -587,6 +716,63 @@ static PlanPool to_plan(const Pool *pool, uint64_t now_usec) {
         return view;
 }
 
+/* There before us, and able to serve or on the way there as far as we know. */
+static bool is_elder(const Pool *pool, const Worker *w) {
+        return !w->stranger && worker_is_current(w) && (w->adopted || w->generation < pool->generation);
+}
+
+/* The newest generation is not wanted after all: what has not become ready of it goes. Returns whether
+ * there are others, who may serve on. */
+static bool undo_generation(Pool *pool, uint64_t now_usec) {
+        bool elders = false;
+
+        for (Worker *w = pool->workers; w; w = w->next)
+                elders = elders || is_elder(pool, w);
+        if (!elders)
+                return false;
+        for (Worker *w = pool->workers; w; w = w->next)
+                if (w->state == WORKER_STARTING && !is_elder(pool, w))
+                        retire(pool, w, "its generation has failed", now_usec);
+        return true;
+}
+
+/* The start or the roll has failed. The elders serve on: after a failed roll with us, after a failed
+ * start with the next helper, which tries again. Without elders the pool drains. */
+static void fail(Pool *pool, int exit_status, const char *what, uint64_t now_usec) {
+        bool starting = pool->phase == POOL_STARTING, elders;
+        char text[sizeof(pool->failure.text)];
+
+        (void) snprintf(text, sizeof(text), "%s failed: %s", starting ? "Start" : "Roll", what);
+        record_failure(pool, exit_status, MESSAGE_START_FAILED, text);
+        elders = undo_generation(pool, now_usec);
+
+        if (!starting) {
+                pool->rolling = false;
+                pool->unsaved = true;
+                forget_attempts(pool);
+                request_status(pool);
+                request_reconcile(pool); /* this pass began with other wishes */
+        } else if (elders) {
+                (void) pool_save(pool, STATE_LIFE_RESTARTED);
+                pool_enter_phase(pool, POOL_STOPPED);
+        } else {
+                pool_enter_phase(pool, POOL_STOPPING);
+                request_reconcile(pool);
+        }
+}
+
+static void succeed(Pool *pool) {
+        pool->failed = false;
+        pool->unsaved = true;
+        request_reconcile(pool); /* what was found beside the slots may go now */
+        request_status(pool);
+        if (pool->rolling)
+                log_roll(pool);
+        pool->rolling = false;
+        if (pool->phase == POOL_STARTING)
+                pool_enter_phase(pool, POOL_SERVING);
+}
+
 static void judge(Pool *pool, uint64_t now_usec) {
         PlanPool view = to_plan(pool, now_usec);
         char text[sizeof(pool->failure.text)], span[64];
@@ -597,24 +783,24 @@ static void judge(Pool *pool, uint64_t now_usec) {
                 break;
 
         case PLAN_STARTED:
-                enter_phase(pool, POOL_SERVING);
+        case PLAN_ROLLED:
+                succeed(pool);
                 break;
 
-        case PLAN_START_NOT_EXECUTED:
-                (void) snprintf(text, sizeof(text), "Start failed: %s: %s", pool->p.config->executable,
+        case PLAN_NOT_EXECUTED:
+                (void) snprintf(text, sizeof(text), "%s: %s", pool->p.config->executable,
                                 pool->last_failure);
-                give_up(pool, EXIT_STATUS_NOT_INSTALLED, MESSAGE_START_FAILED, text);
+                fail(pool, EXIT_STATUS_NOT_INSTALLED, text, now_usec);
                 break;
 
-        case PLAN_START_TIMED_OUT:
-                (void) snprintf(text, sizeof(text), "Start failed: %s", pool->last_failure);
-                give_up(pool, EXIT_STATUS_UNAVAILABLE, MESSAGE_START_FAILED, text);
+        case PLAN_TIMED_OUT:
+                fail(pool, EXIT_STATUS_UNAVAILABLE, pool->last_failure, now_usec);
                 break;
 
-        case PLAN_START_CRASHED:
-                (void) snprintf(text, sizeof(text), "Start failed: %s, %u failures in a row",
-                                pool->last_failure, view.most_early_deaths);
-                give_up(pool, EXIT_STATUS_UNAVAILABLE, MESSAGE_START_FAILED, text);
+        case PLAN_CRASHED:
+                (void) snprintf(text, sizeof(text), "%s, %u failures in a row", pool->last_failure,
+                                view.most_early_deaths);
+                fail(pool, EXIT_STATUS_UNAVAILABLE, text, now_usec);
                 break;
 
         case PLAN_BUDGET_SPENT:
@@ -623,11 +809,13 @@ static void judge(Pool *pool, uint64_t now_usec) {
                                 "the last: %s", pool->p.config->crash_budget,
                                 clock_format_span(span, sizeof(span), pool->p.config->crash_budget_usec),
                                 pool->last_failure);
-                give_up(pool, EXIT_STATUS_UNAVAILABLE, MESSAGE_CRASH_BUDGET_SPENT, text);
+                record_failure(pool, EXIT_STATUS_UNAVAILABLE, MESSAGE_CRASH_BUDGET_SPENT, text);
+                pool_enter_phase(pool, POOL_STOPPING);
+                request_reconcile(pool);
                 break;
 
         case PLAN_DRAINED:
-                enter_phase(pool, POOL_STOPPED);
+                pool_enter_phase(pool, POOL_STOPPED);
                 break;
 
         case _PLAN_VERDICT_MAX:
@@ -637,7 +825,7 @@ static void judge(Pool *pool, uint64_t now_usec) {
 }
 
 static int reconcile(Pool *pool) {
-        uint64_t now_usec = now(pool), next_usec;
+        uint64_t now_usec = pool_now(pool), next_usec;
 
         notice_the_dead(pool, now_usec);
         next_usec = fill_slots(pool, now_usec);
@@ -645,6 +833,8 @@ static int reconcile(Pool *pool) {
         for (Worker *w = pool->workers; w; w = w->next)
                 next_usec = MIN_OF(next_usec, drive_worker(pool, w, now_usec));
         judge(pool, now_usec);
+        if (pool->unsaved)
+                pool_save_or_warn(pool);
 
         if (next_usec == USEC_INFINITY)
                 return sd_event_source_set_enabled(pool->timer_source, SD_EVENT_OFF);
@@ -667,10 +857,36 @@ static int on_status(sd_event_source *source, uint64_t usec, void *userdata) {
         return 0;
 }
 
+int pool_leave(Pool *pool, StateLife life) {
+        /* Whom we have reaped nobody else can bury. */
+        notice_the_dead(pool, pool_now(pool));
+        for (Worker *w; (w = pool->dead);) {
+                pool->dead = w->next;
+                bury(pool, w, pool_now(pool));
+        }
+        return pool_save(pool, life);
+}
+
+int pool_roll(Pool *pool) {
+        if (pool->phase != POOL_SERVING)
+                return -EBUSY;
+        if (pool->rolling)
+                return -EALREADY;
+
+        pool->generation++;
+        pool->rolling = true;
+        forget_attempts(pool);
+        request_reconcile(pool);
+        request_status(pool);
+        return 0;
+}
+
 void pool_stop(Pool *pool) {
         if (pool->phase >= POOL_STOPPING)
                 return;
-        enter_phase(pool, POOL_STOPPING);
+        pool->rolling = false;
+        pool->failed = false; /* a roll that failed is no reason to stop */
+        pool_enter_phase(pool, POOL_STOPPING);
         request_reconcile(pool);
 }
 

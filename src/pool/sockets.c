@@ -18,6 +18,7 @@
 
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <sys/socket.h>
@@ -26,6 +27,7 @@
 
 #include <systemd/sd-daemon.h>
 
+#include "reexec.h"
 #include "sockets.h"
 
 typedef union SocketAddress {
@@ -50,6 +52,11 @@ ListenSet *listen_set_free(ListenSet *set) {
                 free(set->listeners[i].address);
         }
         free(set->listeners);
+        for (size_t i = 0; i < set->n_workers; i++)
+                (void) safe_close(set->workers[i].pidfd);
+        free(set->workers);
+        (void) safe_close(set->state_fd);
+        (void) safe_close(set->leash_fd);
         (void) strv_free(set->strangers);
         free(set);
         return NULL;
@@ -214,6 +221,48 @@ static int listener_fill(Listener *listener, const char *name, ListenerMode mode
         return socket_format_address(listener->fd, &listener->address);
 }
 
+/* Whether a descriptor that is no socket is what its name promises. A second one of the same name is not. */
+static bool listen_set_add_stored(ListenSet *set, int fd, const char *name, mode_t mode) {
+        StoredWorker worker = { .pidfd = fd };
+        char again[STORED_WORKER_SIZE];
+
+        if (streq(name, STORED_STATE) && S_ISREG(mode) && set->state_fd < 0) {
+                set->state_fd = fd;
+                return true;
+        }
+        if (streq(name, STORED_LEASH) && S_ISFIFO(mode) && set->leash_fd < 0) {
+                set->leash_fd = fd;
+                return true;
+        }
+        if (streq(name, STORED_RESTARTED) && S_ISFIFO(mode) && !set->restarted) {
+                set->restarted = true;
+                (void) safe_close(fd);
+                return true;
+        }
+        if (sscanf(name, "worker-%u-%" SCNu64, &worker.slot, &worker.generation) != 2)
+                return false;
+        (void) snprintf(again, sizeof(again), STORED_WORKER_FORMAT, worker.slot, worker.generation);
+        if (!streq(name, again))
+                return false;
+        set->workers[set->n_workers++] = worker;
+        return true;
+}
+
+static int listen_set_add_other(ListenSet *set, int fd, const char *name, mode_t mode) {
+        size_t n = 0;
+
+        if (listen_set_add_stored(set, fd, name, mode))
+                return 0;
+
+        while (set->strangers[n])
+                n++;
+        set->strangers[n] = strdup(name);
+        if (!set->strangers[n])
+                return -ENOMEM;
+        (void) safe_close(fd);
+        return 0;
+}
+
 static int listen_set_add(ListenSet *set, int fd, const char *name, ListenerMode mode,
                           Problem *ret_problem) {
         Listener *listener = set->listeners + set->n_listeners;
@@ -224,16 +273,8 @@ static int listen_set_add(ListenSet *set, int fd, const char *name, ListenerMode
                 return problem_set_inspection(ret_problem, -errno, fd, name);
 
         if (!S_ISSOCK(st.st_mode)) {
-                size_t n = 0;
-
-                while (set->strangers[n])
-                        n++;
-                if (asprintf(&set->strangers[n], "fd %d (%s)", fd, name) < 0) {
-                        set->strangers[n] = NULL;
-                        return problem_set(ret_problem, EXIT_STATUS_OS_ERROR, -ENOMEM, "out of memory");
-                }
-                (void) safe_close(fd);
-                return 0;
+                r = listen_set_add_other(set, fd, name, st.st_mode);
+                return r < 0 ? problem_set(ret_problem, EXIT_STATUS_OS_ERROR, r, "out of memory") : 0;
         }
 
         r = socket_verify(fd, name, &family, ret_problem);
@@ -276,32 +317,28 @@ static int listen_set_new(size_t n_fds, ListenSet **ret_set) {
         set = calloc(1, sizeof(*set));
         if (!set)
                 return -ENOMEM;
+        set->state_fd = set->leash_fd = -EBADF;
 
         set->listeners = calloc(n_fds + 1, sizeof(*set->listeners));
+        set->workers = calloc(n_fds + 1, sizeof(*set->workers));
         set->strangers = calloc(n_fds + 1, sizeof(*set->strangers));
-        if (!set->listeners || !set->strangers)
+        if (!set->listeners || !set->workers || !set->strangers)
                 return -ENOMEM;
 
         *ret_set = TAKE_PTR(set);
         return 0;
 }
 
-int listen_set_take(ListenerMode mode, ListenSet **ret_set, Problem *ret_problem) {
-        _cleanup_(listen_set_freep) ListenSet *set = NULL;
-        _cleanup_free_ char *listen_fds = NULL, *listen_pid = NULL;
-        const char *e;
-        _cleanup_strv_free_ char **names = NULL;
-        int n_fds, r;
+/* What systemd passed, as an array of numbers beside the names. */
+static int take_listen_fds(int **ret_fds, char ***ret_names, Problem *ret_problem) {
+        _cleanup_free_ char *listen_fds = NULL;
+        const char *e = getenv("LISTEN_FDS");
+        int n_fds, *fds;
 
-        assert(ret_set);
-
-        /* For the words of a refusal only; the library unsets them. */
-        e = getenv("LISTEN_FDS");
+        /* For the words of a refusal only; the library unsets it. */
         listen_fds = e ? strdup(e) : NULL;
-        e = getenv("LISTEN_PID");
-        listen_pid = e ? strdup(e) : NULL;
 
-        n_fds = sd_listen_fds_with_names(true, &names);
+        n_fds = sd_listen_fds_with_names(true, ret_names);
         (void) unsetenv("LISTEN_PIDFDID"); /* libsystemd before v259 does not know it */
         if (n_fds < 0)
                 return problem_set(ret_problem, EXIT_STATUS_NOT_CONFIGURED, n_fds,
@@ -309,21 +346,53 @@ int listen_set_take(ListenerMode mode, ListenSet **ret_set, Problem *ret_problem
                                    "LISTEN_FDNAMES, expected them as in sd_listen_fds(3): %s",
                                    listen_fds ?: "", strerror(-n_fds));
 
+        fds = calloc((size_t) n_fds + 1, sizeof(*fds));
+        if (!fds)
+                return problem_set(ret_problem, EXIT_STATUS_OS_ERROR, -ENOMEM, "out of memory");
+        for (int i = 0; i < n_fds; i++)
+                fds[i] = SD_LISTEN_FDS_START + i;
+        *ret_fds = fds;
+        return n_fds;
+}
+
+int listen_set_take(ListenerMode mode, ListenSet **ret_set, Problem *ret_problem) {
+        _cleanup_(listen_set_freep) ListenSet *set = NULL;
+        _cleanup_free_ char *listen_pid = NULL;
+        _cleanup_strv_free_ char **names = NULL;
+        _cleanup_free_ int *fds = NULL;
+        const char *e = getenv("LISTEN_PID");
+        bool reexecuted;
+        int n_fds, r;
+
+        assert(ret_set);
+
+        listen_pid = e && getenv("LISTEN_FDS") ? strdup(e) : NULL;
+
+        n_fds = reexec_take_fds(&fds, &names);
+        if (n_fds < 0)
+                return problem_set(ret_problem, EXIT_STATUS_OS_ERROR, n_fds,
+                                   "descriptors of the image before us: %s",
+                                   strerror(-n_fds));
+        reexecuted = n_fds > 0;
+        if (!reexecuted) {
+                n_fds = take_listen_fds(&fds, &names, ret_problem);
+                if (n_fds < 0)
+                        return n_fds;
+        }
+
         r = listen_set_new((size_t) n_fds, &set);
         if (r < 0)
                 return problem_set(ret_problem, EXIT_STATUS_OS_ERROR, r, "out of memory");
 
+        set->reexecuted = reexecuted;
         for (int i = 0; i < n_fds; i++) {
-                r = listen_set_add(set, SD_LISTEN_FDS_START + i, names[i], mode, ret_problem);
+                r = listen_set_add(set, fds[i], names[i], mode, ret_problem);
                 if (r < 0)
                         return r;
         }
 
         if (set->n_listeners == 0)
-                return problem_set_no_listener(ret_problem, set, listen_fds ? listen_pid : NULL);
-
-        if (!set->strangers[0])
-                set->strangers = strv_free(set->strangers);
+                return problem_set_no_listener(ret_problem, set, listen_pid);
 
         *ret_set = TAKE_PTR(set);
         return 0;

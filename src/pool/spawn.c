@@ -20,16 +20,19 @@
  *
  * clone3(2) is tried at each spawn: where it is refused (seccomp, emulation) the attempt costs far less
  * than a fork, and nothing needs to be remembered. After a plain fork(2) the child waits at a gate until we
- * hold its pidfd, so that a failing pidfd_open(2) cannot let a worker loose that nobody watches. */
+ * hold its pidfd and have moved it into its cgroup, so that no worker gets loose that nobody watches or in
+ * the wrong place, and so that both ways fail with the same result of spawn_worker(). */
 
 #include <fcntl.h>
 #include <inttypes.h>
 #include <linux/close_range.h>
+#include <linux/magic.h>
 #include <linux/sched.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 
 #include "privileges.h"
@@ -135,7 +138,7 @@ static int child_arrange_fds(const SpawnRequest *request) {
 }
 
 /* Every disposition first, the mask last: a signal that is pending must find its default action. */
-static int child_reset_signals(void) {
+static int child_reset_signals(bool block) {
         const struct sigaction action = { .sa_handler = SIG_DFL };
         sigset_t none;
 
@@ -143,6 +146,9 @@ static int child_reset_signals(void) {
                 if (signo != SIGKILL && signo != SIGSTOP && sigaction(signo, &action, NULL) < 0 &&
                     errno != EINVAL) /* EINVAL: kept by the C library for itself, and never ignored */
                         return -errno;
+
+        if (block) /* as they are since before the fork */
+                return 0;
 
         (void) sigemptyset(&none);
         return sigprocmask(SIG_SETMASK, &none, NULL) < 0 ? -errno : 0;
@@ -162,7 +168,7 @@ static int child_execute(const SpawnRequest *request, char *listen_pid) {
         if (listen_pid)
                 child_write_pid(listen_pid, getpid());
 
-        r = child_reset_signals();
+        r = child_reset_signals(request->block_signals);
         if (r < 0)
                 return r;
 
@@ -187,28 +193,64 @@ static _noreturn_ void child_run(const SpawnRequest *request, char *listen_pid, 
 }
 
 /* Returns 0 in the child, its pid in the parent, or negative errno. */
-static pid_t process_clone(int *ret_pidfd) {
+static pid_t process_clone(int cgroup_fd, int *ret_pidfd) {
         int pidfd = -EBADF;
         struct clone_args args = {
-                .flags = CLONE_PIDFD | CLONE_CLEAR_SIGHAND,
+                .flags = CLONE_PIDFD | CLONE_CLEAR_SIGHAND | (cgroup_fd >= 0 ? CLONE_INTO_CGROUP : 0),
                 .pidfd = (uint64_t) (uintptr_t) &pidfd,
                 .exit_signal = SIGCHLD,
+                .cgroup = cgroup_fd >= 0 ? (uint64_t) cgroup_fd : 0,
         };
         pid_t pid;
 
         pid = (pid_t) syscall(SYS_clone3, &args, sizeof(args));
         if (pid < 0)
-                return -errno;
+                return errno == ENOENT ? -ENODEV : -errno; /* the kernel says either of a removed cgroup */
         if (pid > 0)
                 *ret_pidfd = pidfd;
 
         return pid;
 }
 
-/* As process_clone(), from fork(2), pidfd_open(2) and a gate. */
-static pid_t process_fork(int *ret_pidfd) {
-        _cleanup_close_ int wait_fd = -EBADF, open_fd = -EBADF;
-        int gate[2], pidfd, r;
+static int move_to_cgroup(int cgroup_fd, pid_t pid) {
+        _cleanup_close_ int fd = -EBADF;
+        char text[16];
+        struct statfs sfs;
+        int n;
+
+        /* Any directory may have a file of that name. */
+        if (fstatfs(cgroup_fd, &sfs) < 0)
+                return -errno;
+        if (sfs.f_type != CGROUP2_SUPER_MAGIC)
+                return -EBADF;
+
+        fd = openat(cgroup_fd, "cgroup.procs", O_WRONLY | O_CLOEXEC);
+        if (fd < 0)
+                return errno == ENOENT ? -ENODEV : -errno;
+        n = snprintf(text, sizeof(text), "%d", (int) pid);
+        return write(fd, text, (size_t) n) < 0 ? -errno : 0;
+}
+
+/* What must be done before the child may pass the gate. */
+static int process_prepare(pid_t pid, int cgroup_fd, int *ret_pidfd) {
+        _cleanup_close_ int pidfd = -EBADF;
+        int r;
+
+        pidfd = (int) syscall(SYS_pidfd_open, pid, 0);
+        if (pidfd < 0)
+                return -errno;
+        r = cgroup_fd >= 0 ? move_to_cgroup(cgroup_fd, pid) : 0;
+        if (r < 0)
+                return r;
+
+        *ret_pidfd = TAKE_FD(pidfd);
+        return 0;
+}
+
+/* As process_clone(), from fork(2), pidfd_open(2), cgroup.procs and a gate. */
+static pid_t process_fork(int cgroup_fd, int *ret_pidfd) {
+        _cleanup_close_ int wait_fd = -EBADF, open_fd = -EBADF, pidfd = -EBADF;
+        int gate[2], r;
         siginfo_t si;
         pid_t pid;
         char c = 0;
@@ -228,29 +270,56 @@ static pid_t process_fork(int *ret_pidfd) {
                 return 0;
         }
 
-        pidfd = (int) syscall(SYS_pidfd_open, pid, 0);
-        r = pidfd < 0 ? -errno : 0;
+        r = process_prepare(pid, cgroup_fd, &pidfd);
         /* We hold the reading end too: the write cannot fail, not even if the child was killed meanwhile. */
         if (r >= 0 && write(open_fd, &c, 1) == 1) {
-                *ret_pidfd = pidfd;
+                *ret_pidfd = TAKE_FD(pidfd);
                 return pid;
         }
 
         /* End-of-file at the gate ends the child at once, so that waiting for it is no waiting. */
-        (void) safe_close(pidfd);
         open_fd = safe_close(open_fd);
         (void) waitid(P_PID, (id_t) pid, &si, WEXITED);
         return r < 0 ? r : -EIO;
 }
 
-static pid_t process_new(int *ret_pidfd) {
+/* Were one of these errors about the cgroup after all, the second way would meet it too. */
+static bool is_clone_missing(int r) {
+        return r == -ENOSYS || r == -EPERM || r == -EINVAL;
+}
+
+static pid_t process_new(const SpawnRequest *request, int *ret_pidfd) {
         pid_t pid;
 
-        pid = process_clone(ret_pidfd);
-        if (pid == -ENOSYS || pid == -EPERM || pid == -EINVAL)
-                return process_fork(ret_pidfd);
+        if (request->cgroup_fd >= 0 && request->cgroup_move)
+                return process_fork(request->cgroup_fd, ret_pidfd);
 
-        return pid;
+        pid = process_clone(request->cgroup_fd, ret_pidfd);
+        return is_clone_missing(pid) ? process_fork(request->cgroup_fd, ret_pidfd) : pid;
+}
+
+int spawn_probe_cgroup(int cgroup_fd) {
+        _cleanup_close_ int pidfd = -EBADF;
+        sigset_t all, saved;
+        siginfo_t si = {};
+        pid_t pid;
+
+        assert(cgroup_fd > STDERR_FILENO);
+
+        (void) sigfillset(&all);
+        if (sigprocmask(SIG_SETMASK, &all, &saved) < 0)
+                return -errno;
+        pid = process_clone(cgroup_fd, &pidfd);
+        if (pid == 0)
+                _exit(0);
+        (void) sigprocmask(SIG_SETMASK, &saved, NULL);
+
+        if (pid < 0)
+                return is_clone_missing(pid) ? 1 : pid;
+        while (waitid(P_PIDFD, (id_t) pidfd, &si, WEXITED) < 0)
+                if (errno != EINTR)
+                        return -errno;
+        return si.si_code == CLD_EXITED;
 }
 
 int spawn_worker(const SpawnRequest *request, pid_t *ret_pid, int *ret_pidfd, int *ret_exec_fd) {
@@ -265,6 +334,7 @@ int spawn_worker(const SpawnRequest *request, pid_t *ret_pid, int *ret_pidfd, in
         assert(request->argv);
         assert(request->environment);
         assert(request->listener_fd >= 0);
+        assert(request->cgroup_fd < 0 || request->cgroup_fd > STDERR_FILENO); /* 0: forgotten */
         assert(ret_pid);
         assert(ret_pidfd);
         assert(ret_exec_fd);
@@ -284,7 +354,7 @@ int spawn_worker(const SpawnRequest *request, pid_t *ret_pid, int *ret_pidfd, in
         if (sigprocmask(SIG_SETMASK, &all, &saved) < 0)
                 return -errno;
 
-        pid = process_new(&pidfd);
+        pid = process_new(request, &pidfd);
         if (pid == 0)
                 child_run(request, listen_pid, write_fd);
 

@@ -14,18 +14,33 @@ typedef struct SpawnRequest {
         char **environment;           /* NULL-terminated; complete */
         int listener_fd;              /* becomes fd 0 and, with socket_activation, fd 3 too */
         int output_fd;                /* becomes fd 1 and 2; -EBADF: inherit ours */
+        int cgroup_fd;                /* cgroup v2 directory to be born in; -EBADF: stay in ours; above 2 */
+        bool cgroup_move;             /* not born there but moved, before it runs: spawn_probe_cgroup() */
         bool socket_activation;       /* sets LISTEN_PID in the slot that spawn_environment_new() reserved */
+        bool block_signals;           /* all stay blocked over execve(2), to be met when prepared */
         uint64_t worker_capabilities; /* raised in the ambient set */
 } SpawnRequest;
 
 /* Starts a process: fd 0 (and 3) the listener without FD_CLOEXEC, fd 1 and 2 the output, nothing else
- * open; own session not created; all signals at their default and unblocked; parent-death signal not set,
- * so that it outlives us. *ret_pidfd refers to the child. *ret_exec_fd is the read end of a close-on-exec
- * pipe, non-blocking: end-of-file when execve() has succeeded, or one int, the errno of what failed (the
- * child then exits 203, systemd's EXIT_EXEC). Both are the caller's, FD_CLOEXEC set. Uses clone3(2) with
- * CLONE_PIDFD and CLONE_CLEAR_SIGHAND, or where that is not to be had fork(2) and pidfd_open(2). Returns
- * 0 or negative errno (-EAGAIN: TasksMax= or RLIMIT_NPROC; -EMFILE; -ENOMEM). Does not log. */
+ * open; own session not created; all signals at their default and, but for block_signals, unblocked;
+ * parent-death signal not set, so that it outlives us. *ret_pidfd refers to the child. *ret_exec_fd is the
+ * read end of a close-on-exec pipe, non-blocking: end-of-file when execve() has succeeded, or one int, the
+ * errno of what failed (the child then exits 203, systemd's EXIT_EXEC). Both are the caller's, FD_CLOEXEC
+ * set. Uses clone3(2) with CLONE_PIDFD, CLONE_CLEAR_SIGHAND and CLONE_INTO_CGROUP (Linux 5.7), or where that
+ * is not to be had fork(2), pidfd_open(2) and cgroup.procs. Returns 0 or negative errno (-EAGAIN: TasksMax=
+ * or RLIMIT_NPROC; -EMFILE; -ENOMEM). With cgroup_fd the program runs there or not at all: -EBADF: not a
+ * cgroup v2 directory; -ENODEV: it has been removed; -EACCES; -EBUSY: it has controllers enabled for its
+ * children; -EOPNOTSUPP: it is threaded. Does not log. */
 int spawn_worker(const SpawnRequest *request, pid_t *ret_pid, int *ret_pidfd, int *ret_exec_fd);
+
+/* Whether a child can be born in the cgroup: 1 if so, or if there is no clone3(2) to try; 0 if it is killed
+ * at birth; or what spawn_worker() would fail with. Waits for a child that does nothing.
+ *
+ * Linux 6.14, and stable series that have taken over its "cgroup: fix race between fork and cgroup.kill"
+ * (b69bb476dee9), compare how often cgroup.kill was written in the parent's cgroup and in the child's. If
+ * the two numbers differ, each child that clone3(2) puts there gets SIGKILL, for as long as the cgroup
+ * lives. One that is moved there does not. */
+int spawn_probe_cgroup(int cgroup_fd);
 
 /* Reads what a spawn's exec pipe says: 1 if execve() succeeded, 0 if it is not known yet, or the negative
  * errno of what failed in the child. */

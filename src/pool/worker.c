@@ -83,6 +83,7 @@ PlanWorker worker_to_plan(const Worker *w, bool wanted) {
         return (PlanWorker) {
                 .state = w->state,
                 .wanted = wanted,
+                .adopted = w->adopted,
                 .executed = w->executed,
                 .announced = w->announced,
                 .seen = w->seen,
@@ -123,7 +124,7 @@ static char *format_age(char *buffer, size_t size, uint64_t usec) {
 
 /* The fields that every line about a worker has, and room for those that only some have. */
 typedef struct Fields {
-        char pool[128], slot[32], pid[32], generation[48], state[32];
+        char pool[128], slot[32], pid[32], generation[48], state[32], label[32];
         const char *list[12];
         size_t n;
 } Fields;
@@ -134,6 +135,10 @@ static void fields_init(Fields *f, const Worker *w) {
         (void) snprintf(f->pid, sizeof(f->pid), "WORKER_PID=%d", (int) w->pid);
         (void) snprintf(f->generation, sizeof(f->generation), "GENERATION=%" PRIu64, w->generation);
         (void) snprintf(f->state, sizeof(f->state), "WORKER_STATE=%s", rules[w->state].name);
+        if (w->stranger)
+                (void) snprintf(f->label, sizeof(f->label), "stranger");
+        else
+                (void) snprintf(f->label, sizeof(f->label), "worker %u", w->slot);
         f->n = 0;
         f->list[f->n++] = f->pool;
         f->list[f->n++] = f->slot;
@@ -162,7 +167,7 @@ void worker_log(const Worker *w, int priority, const char *message_id, const cha
         va_start(ap, format);
         (void) vsnprintf(text, sizeof(text), format, ap);
         va_end(ap);
-        log_write(priority, message_id, fields.list, "worker %u: %s", w->slot, text);
+        log_write(priority, message_id, fields.list, "%s: %s", fields.label, text);
 }
 
 /* The obituary. An exit with status 0 after honest service and an end that we asked for are no news for
@@ -190,7 +195,7 @@ static void log_death(const Worker *w, WorkerState last) {
         log_write(asked || clean ? LOG_INFO : LOG_WARNING,
                   w->exec_error < 0 ? MESSAGE_WORKER_NOT_EXECUTED :
                   asked || clean ? MESSAGE_WORKER_EXITED : MESSAGE_WORKER_DIED,
-                  fields.list, "worker %u: pid %d %s after %s (%s)", w->slot, (int) w->pid,
+                  fields.list, "%s: pid %d %s after %s (%s)", fields.label, (int) w->pid,
                   worker_format_death(w, text, sizeof(text)),
                   format_age(span, sizeof(span), uptime_usec), rules[last].name);
 }
@@ -269,13 +274,15 @@ static int on_death_io(sd_event_source *source, int fd, uint32_t revents, void *
         Worker *w = userdata;
         int r;
 
-        if (waitid(P_PIDFD, (id_t) fd, &si, WEXITED | WNOHANG) < 0) {
-                if (errno != ECHILD)
-                        return -errno;
-        } else if (si.si_pid == 0)
-                return 0;
-        else
+        if (waitid(P_PIDFD, (id_t) fd, &si, WEXITED | WNOHANG) >= 0) {
+                if (si.si_pid == 0)
+                        return 0;
                 w->death = (Death) { .known = true, .code = si.si_code, .status = si.si_status };
+        } else if (errno != ECHILD)
+                return -errno;
+        else if (pidfd_get_death(fd, &w->death) == -EAGAIN)
+                /* A child of PID 1, who has not reaped it yet; EPOLLHUP comes when that is done. */
+                return sd_event_source_set_io_events(source, 0);
 
         /* A program that ends at once may be seen dead before its execve() is. */
         if (w->exec_fd >= 0) {
@@ -301,7 +308,8 @@ int worker_new(sd_event *event, const WorkerParameters *p, Worker **ret_worker) 
 
         w = calloc(1, sizeof(*w));
         if (!w) {
-                (void) pidfd_send_signal(p->pidfd, SIGKILL, NULL, 0);
+                if (!p->adopted)
+                        (void) pidfd_send_signal(p->pidfd, SIGKILL, NULL, 0);
                 (void) safe_close(p->pidfd);
                 (void) safe_close(p->exec_fd);
                 return -ENOMEM;
@@ -311,20 +319,26 @@ int worker_new(sd_event *event, const WorkerParameters *p, Worker **ret_worker) 
                 .generation = p->generation,
                 .pool_name = p->pool_name,
                 .pid = p->pid,
+                .start_time = p->start_time,
+                .cookie = p->cookie,
+                .adopted = p->adopted,
+                .stranger = p->stranger,
                 .pidfd = p->pidfd,
                 .exec_fd = p->exec_fd,
-                .state = WORKER_STARTING,
+                .executed = p->exec_fd < 0,
+                .state = p->state,
                 .state_since_usec = p->now_usec,
-                .spawned_usec = p->now_usec,
+                .spawned_usec = p->spawned_usec,
                 .on_fact = p->on_fact,
                 .userdata = p->userdata,
         };
 
         r = sd_event_add_io(event, &w->death_source, w->pidfd, EPOLLIN, on_death_io, w);
-        if (r >= 0)
+        if (r >= 0 && w->exec_fd >= 0)
                 r = sd_event_add_io(event, &w->exec_source, w->exec_fd, EPOLLIN, on_exec_io, w);
         if (r < 0) {
-                (void) worker_signal(w, SIGKILL);
+                if (!w->adopted)
+                        (void) worker_signal(w, SIGKILL);
                 worker_free(w);
                 return r;
         }
@@ -334,7 +348,7 @@ int worker_new(sd_event *event, const WorkerParameters *p, Worker **ret_worker) 
 }
 
 void worker_introduce(Worker *w) {
-        if (w->introduced)
+        if (w->introduced || w->adopted)
                 return;
         w->introduced = true;
         worker_log(w, LOG_INFO, MESSAGE_WORKER_STATE, NULL, "starting, pid %d, generation %" PRIu64,

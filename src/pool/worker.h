@@ -6,6 +6,7 @@
 
 #include <sys/types.h>
 
+#include "pidfd.h"
 #include "plan.h"
 #include "util.h"
 #include "worker-state.h"
@@ -14,18 +15,17 @@ typedef struct sd_event sd_event;
 typedef struct sd_event_source sd_event_source;
 typedef struct Worker Worker;
 
-/* How a process ended. */
-typedef struct Death {
-        bool known;       /* false: there is no way to tell (it was not our child) */
-        int code;         /* CLD_EXITED, CLD_KILLED or CLD_DUMPED */
-        int status;       /* exit status, or number of the signal */
-} Death;
-
 struct Worker {
         unsigned slot;
         uint64_t generation;
         const char *pool_name;         /* borrowed */
         pid_t pid;
+        uint64_t start_time;           /* field 22 of /proc/PID/stat; 0: not known */
+        uint64_t cookie;               /* of its listener; 0: not known */
+        bool adopted;                  /* started by an earlier helper */
+        bool stranger;                 /* found in our cgroup, belongs to no slot */
+        bool dismissed;                /* no slot will want it again */
+        bool stored;                   /* PID 1 has its pidfd */
         int pidfd;                     /* owned */
         int exec_fd;                   /* owned; -EBADF once execve() has succeeded or failed */
         sd_event_source *death_source; /* on pidfd */
@@ -58,14 +58,19 @@ typedef struct WorkerParameters {
         uint64_t generation;
         const char *pool_name;         /* must outlive the worker */
         pid_t pid;
-        int pidfd, exec_fd;
-        uint64_t now_usec;
+        uint64_t start_time, cookie;
+        int pidfd;
+        int exec_fd;                   /* -EBADF: execve() has succeeded long ago */
+        WorkerState state;             /* WORKER_STARTING, or what an earlier helper has made of it */
+        bool adopted, stranger;
+        uint64_t spawned_usec, now_usec;
         void (*on_fact)(Worker *worker, void *userdata);
         void *userdata;
 } WorkerParameters;
 
-/* Watches a process that spawn_worker() has made; it is WORKER_STARTING. Takes both descriptors, also on
- * failure, when it kills the process as well. -ENOMEM and what sd_event_add_io(3) returns. */
+/* Watches a process that spawn_worker() has made, or that was adopted. Takes both descriptors, also on
+ * failure, when it kills a process that was not adopted as well.
+ * -ENOMEM and what sd_event_add_io(3) returns. */
 int worker_new(sd_event *event, const WorkerParameters *parameters, Worker **ret_worker);
 
 /* Writes the line that a worker is there, once. Apart from worker_new(), so that the obituary of its

@@ -343,6 +343,23 @@ def as_lines(value):
     return (value if isinstance(value, str) else '\n'.join(value)).rstrip('\n') + '\n'
 
 
+def is_complete(status, n):
+    """Whether STATUS= says that all n workers are ready and that nothing else is going on."""
+    return re.fullmatch(rf'{n}/{n} workers ready(, generation \d+)?', status) is not None
+
+
+# What a unit needs so that workers survive the helper: see fcgi-pool@.service.
+PROMISES = '''KillMode=process
+RestartKillSignal=SIGUSR1
+SuccessExitStatus=SIGUSR1
+Delegate=yes
+FileDescriptorStoreMax=16400
+TimeoutStartFailureMode=kill
+OOMPolicy=continue
+RuntimeDirectoryPreserve=restart
+'''
+
+
 class Pool:
     """A pool of hand-written units, for the length of a with block.
 
@@ -385,10 +402,11 @@ class Pool:
         return ' '.join(words)
 
     def service_text(self):
+        manager = PROMISES if self.command is not None else 'KillMode=mixed\n'
         return (f'[Unit]\nDescription=Test pool {self.name}\nRequires={self.socket}\nAfter={self.socket}\n'
                 f'StartLimitIntervalSec=0\n{as_lines(self.extra_unit)}\n'
-                f'[Service]\nType=notify\nNotifyAccess=main\nExecStart={self.command_text()}\n'
-                f'User={self.user}\nKillMode=mixed\nRuntimeDirectory={self.name}\nLimitNOFILE=65536\n'
+                f'[Service]\nType=notify\nNotifyAccess=main\nExecStart={self.command_text()}\n{manager}'
+                f'User={self.user}\nRuntimeDirectory={self.name}\nLimitNOFILE=65536\n'
                 f'TasksMax=infinity\nTimeoutStartSec=90\nTimeoutStopSec=90\nRestart={self.restart_policy}\n'
                 + ''.join(f'Environment={quote(f"{name}={value}")}\n' for name, value in self.env.items())
                 + as_lines(self.extra_service))

@@ -212,7 +212,7 @@ def flip(pid, nonblocking):
 
 def stranger_is_closed(pool, cursor, name, pattern):
     line, = pool.journal(cursor, MESSAGE_ID=IDS['MESSAGE_STRANGER_CLOSED'])
-    assert re.match(rf'fd \d+ \({name}\): not a socket, .*closing it', line['MESSAGE'])
+    assert re.match(rf'descriptor "{name}": neither .*, closing it', line['MESSAGE'])
     assert line['PRIORITY'] == '5'
     for pid in [pool.main_pid, *pool.workers()]:
         assert not [target for target in lib.fds(pid).values() if re.search(pattern, target)]

@@ -87,7 +87,7 @@ def test_longer_than_the_unit_allows():
 def test_descendants():
     """Processes that workers have started are gone after the stop, too."""
     with lib.Pool('stop', misbehave('fork', 3), ['--workers=2']) as pool:
-        lib.wait_until(lambda: len(pool.processes()) == 9, what='two workers with three children each')
+        lib.wait_until(lambda: len(pool.processes()) == 10, what='two workers with three children each, and two more')
         everything = pool.processes()
         pool.stop()
         stopped_in_order(pool)

@@ -385,19 +385,36 @@ def test_spawn_failure(what, lonely_user):
         assert {(entry.get('FCGI_POOL'), entry.get('WORKER_SLOT')) for entry in refusals} == {('sup', '1')}
 
 
+def test_spawn_failure_in_a_roll(lonely_user):
+    """Where no process more is allowed a roll tries, fails and says so; the workers serve on, and a stop is no failure."""
+    with lib.Pool('sup', echo(), ['--workers=3'], user=lonely_user) as pool:
+        before, cursor = pool.slots(), lib.journal_cursor()
+        with limited(pool.main_pid, lonely_user, 'nproc', 2):
+            os.kill(pool.main_pid, signal.SIGHUP)
+            pool.wait_journal('Roll failed: .*could not be spawned', since=cursor)
+        assert pool.slots() == before
+        assert lib.load(pool, clients=2, requests=10)['failed'] == 0
+        pool.stop()
+        assert lib.show_all(pool.service, 'ActiveState', 'Result') == {'ActiveState': 'inactive', 'Result': 'success'}
+
+
 # --- the helper itself ---
 
 @pytest.mark.parametrize('signo', [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2], ids=lambda signo: signo.name)
-def test_reserved_signals(signo):
-    """A signal that means nothing yet does no harm: one line says so, and the same processes go on serving."""
-    with lib.Pool('sup', echo(), ['--workers=2']) as pool:
-        before = pool.main_pid, pool.slots()
-        cursor = lib.journal_cursor()
-        os.kill(pool.main_pid, signo)
-        entry = pool.wait_journal(since=cursor, MESSAGE_ID=IDS['MESSAGE_SIGNAL_IGNORED'])
-        assert signo.name in entry['MESSAGE'] and entry['FCGI_POOL'] == 'sup'
-        assert lib.load(pool, clients=2, requests=10)['failed'] == 0
-        assert (pool.main_pid, pool.slots()) == before
+def test_signals_while_stopping(signo):
+    """Once a pool stops, it stops: no signal turns that into a restart, a roll or a re-execution."""
+    with lib.Pool('sup', misbehave('ignore-term'), ['--workers=2', '--stop-timeout=60s']) as pool:
+        main_pid, workers = pool.main_pid, pool.workers()
+        lib.systemctl('stop', '--no-block', pool.service)
+        pool.wait_show('StatusText', '0/2 workers ready, 2 retiring')
+        os.kill(main_pid, signo)
+        # By the time that it has noticed a death, it has taken the signal.
+        os.kill(workers[0], signal.SIGKILL)
+        pool.wait_show('StatusText', '0/2 workers ready, 1 retiring')
+        assert pool.main_pid == main_pid and pool.workers() == [workers[1]]
+        os.kill(workers[1], signal.SIGKILL)
+        pool.wait_show('ActiveState', 'inactive')
+        assert lib.show_all(pool.service, 'Result', 'ExecMainStatus') == {'Result': 'success', 'ExecMainStatus': '0'}
 
 
 def test_sigint_stops_in_order():
@@ -421,7 +438,7 @@ def test_watchdog_of_an_idle_pool():
 
 
 def test_watchdog_of_a_stuck_helper():
-    """A helper that does nothing any more is ended and started anew by systemd, workers included."""
+    """A helper that does nothing any more is ended and started anew by systemd, and the workers do not notice."""
     with lib.Pool('sup', echo(), ['--workers=2'], restart='on-watchdog',
                   service=['WatchdogSec=2', 'TimeoutStopSec=20', 'RestartSec=100ms', 'LimitCORE=0']) as pool:
         main_pid, workers = pool.main_pid, pool.workers()
@@ -431,5 +448,5 @@ def test_watchdog_of_a_stuck_helper():
         pool.wait_show('NRestarts', '1', 40)
         pool.wait_show('ActiveState', 'active', 20)
         assert pool.main_pid != main_pid
-        assert len(pool.wait_workers(2, without=workers)) == 2
+        assert pool.workers() == workers
         assert lib.load(pool, clients=2, requests=10)['failed'] == 0

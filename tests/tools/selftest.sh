@@ -136,6 +136,7 @@ check_echo_programs() {
         for program in fcgi-echo go-echo; do
                 if [ -x "$tools/$program" ]; then
                         run_echo "$program" "$tools/$program"
+                        [ "$program" != fcgi-echo ] || run_echo "$program --graceful" "$tools/$program" --graceful
                 else
                         skip "$program" "not built"
                 fi
@@ -182,6 +183,10 @@ check_families() {
                 serve --tcp4=0 "$tools/fcgi-echo"
                 load --requests=500 --keep-conn --body=10 --expect-body=10
                 expect_good "fcgi-echo: one kept connection" 500
+                stop_servers
+                serve --tcp4=0 "$tools/fcgi-echo" --graceful
+                load --requests=500 --keep-conn --body=10 --expect-body=10
+                expect_good "fcgi-echo --graceful: one kept connection" 500
                 stop_servers
         fi
         if [ -x "$tools/go-echo" ]; then

@@ -25,7 +25,7 @@ static Config make_config(ReadyMode mode, uint64_t start_timeout_usec, uint64_t 
         };
 }
 
-/* All combinations of the six facts, as bits. */
+/* All combinations of the seven facts, as bits. */
 static PlanWorker make_worker(WorkerState state, unsigned facts, uint64_t now_usec, uint64_t age_usec,
                               uint64_t look_age_usec) {
         return (PlanWorker) {
@@ -38,18 +38,25 @@ static PlanWorker make_worker(WorkerState state, unsigned facts, uint64_t now_us
                 .spawned_usec = now_usec - age_usec,
                 .state_since_usec = now_usec - age_usec,
                 .looked_usec = facts & 32 ? now_usec - look_age_usec : 0,
+                .adopted = facts & 64,
         };
 }
 
+/* What it says may have been said to another helper already. */
+static bool by_observation(const Config *c, const PlanWorker *w) {
+        return c->ready == READY_AUTO || (c->ready == READY_NOTIFY && w->adopted);
+}
+
 static bool ready_by_rule(const Config *c, const PlanWorker *w, uint64_t age) {
-        return (c->ready == READY_AUTO && (w->announced || w->seen)) ||
+        return (by_observation(c, w) && (w->announced || w->seen)) ||
                 (c->ready == READY_EXEC && w->executed) ||
                 (c->ready == READY_NOTIFY && w->announced) ||
                 (c->ready == READY_DELAY && w->executed && age >= c->ready_delay_usec);
 }
 
 static void check_starting(const Config *c, const PlanWorker *w, PlanStep s, uint64_t now, uint64_t age) {
-        bool assumed = c->ready == READY_AUTO && w->executed && w->unobservable && age >= PLAN_ASSUME_READY_USEC;
+        bool looks = by_observation(c, w) && w->executed;
+        bool assumed = looks && w->unobservable && age >= PLAN_ASSUME_READY_USEC;
 
         if (!w->wanted)
                 EXPECT_EQ(s.verb, PLAN_RETIRE);
@@ -57,15 +64,18 @@ static void check_starting(const Config *c, const PlanWorker *w, PlanStep s, uin
                 EXPECT_EQ(s.verb, PLAN_READY);
         else if (assumed)
                 EXPECT_EQ(s.verb, PLAN_ASSUME_READY);
-        else if (age >= c->start_timeout_usec)
-                EXPECT_EQ(s.verb, PLAN_FAIL);
-        else {
+        else if (age >= c->start_timeout_usec) {
+                /* Not without a look, if one is due. */
+                EXPECT(s.verb == PLAN_FAIL || (s.verb == PLAN_LOOK && looks && w->looked_usec < now));
+                if (looks && w->looked_usec == 0 && age >= PLAN_LOOK_MIN_USEC)
+                        EXPECT_EQ(s.verb, PLAN_LOOK);
+        } else {
                 EXPECT(s.verb == PLAN_NOTHING || s.verb == PLAN_LOOK);
                 /* Nobody looks at what has not been executed, nor when the mode is another. */
                 if (s.verb == PLAN_LOOK)
-                        EXPECT(c->ready == READY_AUTO && w->executed);
+                        EXPECT(looks);
                 /* The first moments are the worker's own; then there is a look. */
-                if (c->ready == READY_AUTO && w->executed && w->looked_usec == 0)
+                if (looks && w->looked_usec == 0)
                         EXPECT_EQ(s.verb, age >= PLAN_LOOK_MIN_USEC ? PLAN_LOOK : PLAN_NOTHING);
                 /* It is never forgotten: somebody asks again at the start timeout at the latest, and not
                  * in the past. */
@@ -131,7 +141,7 @@ static void worker_exhaustively(void) {
                                         if (age > 900 * USEC_PER_SEC)
                                                 age = 0;
                                         for (unsigned state = 0; state < _WORKER_STATE_MAX; state++)
-                                                for (unsigned facts = 0; facts < 64; facts++)
+                                                for (unsigned facts = 0; facts < 128; facts++)
                                                         for (uint64_t look = 0; look <= age; look += age / 3 + 1, n++)
                                                                 check_worker(&c, state, facts, age, look);
                                 }
@@ -214,32 +224,52 @@ static void budget(void) {
 }
 
 static void slots(void) {
-        for (int wanted = 0; wanted <= 1; wanted++)
-                for (unsigned n = PLAN_EXECUTING_MAX - 1; n <= PLAN_EXECUTING_MAX + 1; n++)
-                        for (int d = -1; d <= 1; d++) {
-                                PlanSlot s = { .wanted = wanted, .not_before_usec = T0 };
-                                uint64_t again = 7;
-                                bool spawns = plan_slot_spawns(&s, n, T0 + (uint64_t) d, &again);
+        unsigned n_spawned = 0, n_kept = 0;
 
-                                EXPECT_EQ(spawns, wanted && n < PLAN_EXECUTING_MAX && d >= 0);
-                                if (!spawns && wanted && n < PLAN_EXECUTING_MAX)
-                                        EXPECT_EQ(again, T0);
-                                if (!wanted)
-                                        EXPECT(again == USEC_INFINITY);
-                        }
+        for (unsigned facts = 0; facts < 32; facts++)
+                for (unsigned n_slots = 1; n_slots <= 9; n_slots += 4)
+                        for (unsigned n_replacing = 0; n_replacing <= 3; n_replacing++)
+                                for (unsigned n = PLAN_EXECUTING_MAX - 1; n <= PLAN_EXECUTING_MAX + 1; n++)
+                                        for (int d = -1; d <= 1; d++) {
+                                                PlanSlot s = {
+                                                        .wanted = facts & 1,
+                                                        .filled = facts & 2,
+                                                        .outdated = facts & 4,
+                                                        .replacing = facts & 8,
+                                                        .not_before_usec = T0,
+                                                };
+                                                PlanCrowd c = {
+                                                        .n_slots = n_slots,
+                                                        .n_executing = n,
+                                                        .n_replacing = n_replacing,
+                                                        .proven = facts & 16,
+                                                };
+                                                unsigned surge = !c.proven || n_slots < 8 ? 1 : n_slots / 4;
+                                                bool may = s.wanted && n < PLAN_EXECUTING_MAX &&
+                                                        (!s.filled ||
+                                                         (s.outdated && !s.replacing && n_replacing < surge));
+                                                uint64_t again = 7;
+                                                bool spawns = plan_slot_spawns(&s, &c, T0 + (uint64_t) d, &again);
+
+                                                EXPECT_EQ(spawns, may && d >= 0);
+                                                EXPECT(again == (may ? T0 : USEC_INFINITY));
+                                                n_spawned += spawns;
+                                                n_kept += !spawns;
+                                        }
+        EXPECT(n_spawned > 100 && n_kept > 100);
 }
 
 static PlanVerdict verdict_by_rule(const PlanPool *p) {
-        if (p->phase == POOL_STARTING) {
-                if (p->could_not_execute)
-                        return PLAN_START_NOT_EXECUTED;
-                if (p->missed_start_timeout)
-                        return PLAN_START_TIMED_OUT;
-                if (p->most_early_deaths >= 3)
-                        return PLAN_START_CRASHED;
-                if (p->n_ready == p->n_slots)
-                        return PLAN_STARTED;
-        }
+        bool judged = p->phase == POOL_STARTING || (p->phase == POOL_SERVING && p->rolling);
+
+        if (judged && p->could_not_execute)
+                return PLAN_NOT_EXECUTED;
+        if (judged && p->missed_start_timeout)
+                return PLAN_TIMED_OUT;
+        if (judged && p->most_early_deaths >= 3)
+                return PLAN_CRASHED;
+        if (judged && p->n_settled == p->n_slots)
+                return p->phase == POOL_STARTING ? PLAN_STARTED : PLAN_ROLLED;
         if (p->phase < POOL_STOPPING && p->budget_spent && p->n_ready == 0)
                 return PLAN_BUDGET_SPENT;
         if (p->phase == POOL_STOPPING && p->n_processes == 0)
@@ -247,38 +277,47 @@ static PlanVerdict verdict_by_rule(const PlanPool *p) {
         return PLAN_GO_ON;
 }
 
+/* The numbers in one number, so that no combination is forgotten. */
+static PlanPool make_pool(unsigned code, unsigned facts) {
+        PlanPool p = { .phase = code % _POOL_PHASE_MAX };
+
+        code /= _POOL_PHASE_MAX;
+        p.n_slots = code % 4 + 1;
+        code /= 4;
+        p.n_ready = code % 5;
+        code /= 5;
+        p.n_settled = MIN_OF(code % 5, p.n_slots);
+        code /= 5;
+        p.n_processes = p.n_ready + code % 3;
+        code /= 3;
+        p.most_early_deaths = code % 5;
+        p.missed_start_timeout = facts & 1;
+        p.could_not_execute = facts & 2;
+        p.budget_spent = facts & 4;
+        p.rolling = facts & 8;
+        return p;
+}
+
 static void pool_exhaustively(void) {
         size_t per_verdict[_PLAN_VERDICT_MAX] = {};
 
-        for (unsigned phase = 0; phase < _POOL_PHASE_MAX; phase++)
-                for (unsigned n_slots = 1; n_slots <= 4; n_slots++)
-                        for (unsigned n_ready = 0; n_ready <= n_slots; n_ready++)
-                                for (unsigned n_others = 0; n_others <= 4; n_others++)
-                                        for (unsigned deaths_in_a_row = 0; deaths_in_a_row <= 5; deaths_in_a_row++)
-                                                for (unsigned facts = 0; facts < 8; facts++) {
-                                                        PlanPool p = {
-                                                                .phase = phase,
-                                                                .n_slots = n_slots,
-                                                                .n_ready = n_ready,
-                                                                .n_processes = n_ready + n_others,
-                                                                .most_early_deaths = deaths_in_a_row,
-                                                                .missed_start_timeout = facts & 1,
-                                                                .could_not_execute = facts & 2,
-                                                                .budget_spent = facts & 4,
-                                                        };
-                                                        PlanVerdict v = plan_pool(&p);
+        for (unsigned code = 0; code < _POOL_PHASE_MAX * 4 * 5 * 5 * 3 * 5; code++)
+                for (unsigned facts = 0; facts < 16; facts++) {
+                        PlanPool p = make_pool(code, facts);
+                        PlanVerdict v = plan_pool(&p);
 
-                                                        EXPECT_EQ(v, verdict_by_rule(&p));
-                                                        per_verdict[v]++;
-                                                }
+                        EXPECT_EQ(v, verdict_by_rule(&p));
+                        per_verdict[v]++;
+                }
 
         for (size_t i = 0; i < _PLAN_VERDICT_MAX; i++)
                 EXPECT(per_verdict[i] > 0);
 
         /* A pool that serves is never given up while one worker is ready. */
         for (unsigned facts = 0; facts < 8; facts++)
-                EXPECT_EQ(plan_pool(&(PlanPool) { .phase = POOL_SERVING, .n_slots = 9, .n_ready = 1, .n_processes = 1,
-                                                  .most_early_deaths = 99, .missed_start_timeout = facts & 1,
+                EXPECT_EQ(plan_pool(&(PlanPool) { .phase = POOL_SERVING, .n_slots = 9, .n_ready = 1,
+                                                  .n_processes = 1, .most_early_deaths = 99,
+                                                  .missed_start_timeout = facts & 1,
                                                   .could_not_execute = facts & 2, .budget_spent = facts & 4 }),
                           PLAN_GO_ON);
 }

@@ -7,6 +7,7 @@
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/pidfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -168,7 +169,10 @@ static void check_kinds(void) {
         announce(fd6 < 0 ? 3 : 4, fd6 < 0 ? "a:b:a" : "a:b:a:six");
         set = take(LISTENER_AS_PASSED);
         EXPECT_EQ(set->n_listeners, fd6 < 0 ? 3 : 4);
-        EXPECT(!set->strangers);
+        EXPECT(!set->strangers[0]);
+        EXPECT_EQ(set->state_fd, -EBADF);
+        EXPECT_EQ(set->leash_fd, -EBADF);
+        EXPECT_EQ(set->n_workers, 0);
 
         for (size_t i = 0; i < set->n_listeners; i++) {
                 EXPECT_EQ(set->listeners[i].fd, FIRST + i);
@@ -252,7 +256,7 @@ static void mapped(void) {
         run_forked(check_mapped);
 }
 
-/* What is no socket is closed and named; the listeners around it are taken in order. */
+/* What is no socket and not ours is closed and named; the listeners around it are taken in order. */
 static void check_strangers(void) {
         _cleanup_(listen_set_freep) ListenSet *set = NULL;
         int fds[2];
@@ -260,17 +264,17 @@ static void check_strangers(void) {
         EXPECT_EQ(pipe(fds), 0);
         pass(fds[0], 3);
         pass(new_inet(SOCK_STREAM, "127.0.0.1", true), 4);
-        pass(memfd_create("state", 0), 5);
+        pass(memfd_create("other", 0), 5);
         pass(new_inet(SOCK_STREAM, "127.0.0.1", true), 6);
-        announce(4, "fifo:a.socket:state:b.socket");
+        announce(4, "fifo:a.socket:other:b.socket");
 
         set = take(LISTENER_AS_PASSED);
         EXPECT_EQ(set->n_listeners, 2);
         EXPECT_EQ(set->listeners[0].fd, 4);
         EXPECT_EQ(set->listeners[1].fd, 6);
         EXPECT_STREQ(set->listeners[1].fd_name, "b.socket");
-        EXPECT_STREQ(set->strangers[0], "fd 3 (fifo)");
-        EXPECT_STREQ(set->strangers[1], "fd 5 (state)");
+        EXPECT_STREQ(set->strangers[0], "fifo");
+        EXPECT_STREQ(set->strangers[1], "other");
         EXPECT(!set->strangers[2]);
         EXPECT(fcntl(3, F_GETFD) < 0 && errno == EBADF);
         EXPECT(fcntl(5, F_GETFD) < 0 && errno == EBADF);
@@ -280,10 +284,134 @@ static void strangers(void) {
         run_forked(check_strangers);
 }
 
+static int new_state(void) {
+        int fd;
+
+        EXPECT((fd = memfd_create("state", 0)) >= 0);
+        return fd;
+}
+
+static int new_pipe(void) {
+        int fds[2];
+
+        EXPECT_EQ(pipe(fds), 0);
+        EXPECT(fcntl(fds[0], F_DUPFD, SPARE_FD) >= 0);
+        (void) close(fds[0]);
+        return fds[1];
+}
+
+static int new_pidfd(void) {
+        int fd;
+
+        EXPECT((fd = pidfd_open(getpid(), 0)) >= 0);
+        return fd;
+}
+
+/* A listener as fd 3, and what is made and named by the table behind it. */
+typedef struct Stored {
+        int (*make)(void);
+        const char *name;
+} Stored;
+
+static ListenSet *take_stored(const Stored *stored, size_t n) {
+        char names[1024] = "web";
+
+        for (size_t i = 0; i < n; i++) {
+                pass(stored[i].make(), FIRST + 1 + (int) i);
+                strcat(strcat(names, ":"), stored[i].name);
+        }
+        pass(new_inet(SOCK_STREAM, "127.0.0.1", true), FIRST);
+        announce(1 + (int) n, names);
+        return take(LISTENER_AS_PASSED);
+}
+
+static void check_stored(void) {
+        static const Stored stored[] = {
+                { new_pidfd, "worker-7-12" },
+                { new_state, "state" },
+                { new_pidfd, "worker-0-1" },
+                { new_pipe, "leash" },
+                { new_pidfd, "worker-4294967295-18446744073709551615" },
+                { new_pidfd, "worker-7-12" }, /* twice: which one is right is for others to find out */
+        };
+        static const Stored mark[] = { { new_pipe, "restarted" } };
+        _cleanup_(listen_set_freep) ListenSet *set = NULL;
+
+        set = take_stored(stored, ELEMENTSOF(stored));
+        EXPECT_EQ(set->n_listeners, 1);
+        EXPECT_EQ(set->state_fd, 5);
+        EXPECT_EQ(set->leash_fd, 7);
+        EXPECT_EQ(set->n_workers, 4);
+        EXPECT_EQ(set->workers[0].slot, 7);
+        EXPECT_EQ(set->workers[0].generation, 12);
+        EXPECT_EQ(set->workers[0].pidfd, 4);
+        EXPECT_EQ(set->workers[1].slot, 0);
+        EXPECT_EQ(set->workers[1].generation, 1);
+        EXPECT_EQ(set->workers[2].slot, UINT32_MAX);
+        EXPECT(set->workers[2].generation == UINT64_MAX);
+        EXPECT_EQ(set->workers[3].pidfd, 9);
+        EXPECT(!set->strangers[0]);
+        EXPECT(!set->restarted && !set->reexecuted);
+        for (int fd = FIRST; fd < FIRST + 1 + (int) ELEMENTSOF(stored); fd++)
+                EXPECT_EQ(fcntl(fd, F_GETFD), FD_CLOEXEC);
+
+        set = listen_set_free(set);
+        for (int fd = FIRST; fd < FIRST + 1 + (int) ELEMENTSOF(stored); fd++)
+                EXPECT(fcntl(fd, F_GETFD) < 0 && errno == EBADF);
+
+        set = take_stored(mark, ELEMENTSOF(mark));
+        EXPECT(set->restarted && !set->strangers[0]);
+        EXPECT(fcntl(FIRST + 1, F_GETFD) < 0 && errno == EBADF); /* it has said all */
+}
+
+/* The right name for the wrong thing, a second one, and names that are only almost right. */
+static void check_impostors(void) {
+        static const Stored stored[] = {
+                { new_pipe, "state" },
+                { new_state, "leash" },
+                { new_state, "state" },
+                { new_state, "state" },
+                { new_pipe, "leash" },
+                { new_pipe, "leash" },
+                { new_pidfd, "worker-1" },
+                { new_pidfd, "worker-1-" },
+                { new_pidfd, "worker-01-1" },
+                { new_pidfd, "worker-1-+1" },
+                { new_pidfd, "worker-1-1-1" },
+                { new_pidfd, "worker--1-1" },
+                { new_pidfd, "worker-4294967296-1" },
+                { new_pidfd, "Worker-1-1" },
+                { new_state, "restarted" },
+                { new_state, "" },
+        };
+        _cleanup_(listen_set_freep) ListenSet *set = NULL;
+        size_t n = 0;
+
+        set = take_stored(stored, ELEMENTSOF(stored));
+        EXPECT_EQ(set->n_listeners, 1);
+        EXPECT_EQ(set->state_fd, FIRST + 1 + 2);
+        EXPECT_EQ(set->leash_fd, FIRST + 1 + 4);
+        EXPECT_EQ(set->n_workers, 0);
+        for (size_t i = 0; i < ELEMENTSOF(stored); i++) {
+                int fd = FIRST + 1 + (int) i;
+
+                if (fd == set->state_fd || fd == set->leash_fd)
+                        continue;
+                EXPECT_STREQ(set->strangers[n++], stored[i].name);
+                EXPECT(fcntl(fd, F_GETFD) < 0 && errno == EBADF);
+        }
+        EXPECT(!set->strangers[n]);
+}
+
+static void stored_fds(void) {
+        run_forked(check_stored);
+        run_forked(check_impostors);
+}
+
 static void check_only_strangers(void) {
-        pass(memfd_create("state", 0), 3);
-        announce(1, "state");
-        expect_refused(-ENOTCONN, "no listener was passed in LISTEN_FDS (fd 3 (state) is not a socket): " HINT);
+        pass(memfd_create("other", 0), 3);
+        announce(1, "other");
+        expect_refused(-ENOTCONN, "no listener was passed in LISTEN_FDS (other is not a socket): " HINT);
 }
 
 static void check_nothing(void) {
@@ -463,5 +591,5 @@ static void free_nothing(void) {
         EXPECT(!listen_set_free(NULL));
 }
 
-TEST_MAIN(TEST(kinds), TEST(longest_path), TEST(mapped), TEST(strangers), TEST(no_listener), TEST(bad_environment),
-          TEST(wrong_sockets), TEST(modes), TEST(free_nothing))
+TEST_MAIN(TEST(kinds), TEST(longest_path), TEST(mapped), TEST(strangers), TEST(stored_fds), TEST(no_listener),
+          TEST(bad_environment), TEST(wrong_sockets), TEST(modes), TEST(free_nothing))

@@ -24,6 +24,7 @@
 
 #include "spawn.h"
 #include "test.h"
+#include "test-cgroup.h"
 
 #define REPORT "--report"
 #define N_LOW_FDS 6 /* descriptors 0 to 5 are laid out anew */
@@ -239,7 +240,7 @@ static void check_layout(const void *argument) {
         const char *inherited = "/proc/self/status", *output = "/proc/self/stat"; /* any two files will do */
         SpawnEnvironment parameters = { .pool_name = "test", .output_fd = -EBADF,
                                         .listen_fd_name = layout->activation ? "http" : NULL };
-        SpawnRequest request = { .listener_fd = layout->listener_fd, .output_fd = layout->output_fd,
+        SpawnRequest request = { .listener_fd = layout->listener_fd, .output_fd = layout->output_fd, .cgroup_fd = -EBADF,
                                  .socket_activation = layout->activation };
         char link[64], socket_name[64], inherited_name[PATH_MAX] = "", output_name[PATH_MAX] = "";
         _cleanup_free_ char *text = NULL;
@@ -331,7 +332,7 @@ static void layouts_with_fork(void) {
 static void check_listen_pid(void) {
         SpawnEnvironment parameters = { .pool_name = "web", .slot = 7, .generation = 12, .output_fd = -EBADF,
                                         .listen_fd_name = "http" };
-        SpawnRequest request = { .output_fd = -EBADF, .socket_activation = true };
+        SpawnRequest request = { .output_fd = -EBADF, .cgroup_fd = -EBADF, .socket_activation = true };
         _cleanup_close_ int listener_fd = new_listener();
         char line[64];
 
@@ -363,7 +364,8 @@ static void listen_pid(void) {
 
 /* Everything ignored that can be, everything blocked: the worker sees neither, and our mask is as it was. */
 static void check_signals(const void *argument) {
-        SpawnRequest request = { .environment = environ, .output_fd = -EBADF, .listener_fd = new_listener() };
+        SpawnRequest request = { .environment = environ, .output_fd = -EBADF, .cgroup_fd = -EBADF,
+                                 .listener_fd = new_listener() };
         _cleanup_free_ char *text = NULL;
         sigset_t mask, after;
         pid_t pid;
@@ -415,7 +417,7 @@ static _noreturn_ void storm(pid_t group) {
 static void check_handlers(const void *argument) {
         const char *const argv[] = { "true", NULL };
         SpawnRequest request = { .executable = "/bin/true", .argv = (char **) argv, .environment = environ,
-                                 .output_fd = -EBADF, .listener_fd = new_listener() };
+                                 .output_fd = -EBADF, .cgroup_fd = -EBADF, .listener_fd = new_listener() };
         struct sigaction action = { .sa_handler = on_signal, .sa_flags = SA_RESTART };
         pid_t pid, group, storming;
         int pidfd, exec_fd;
@@ -466,7 +468,7 @@ static void handlers(void) {
 static void check_early_signal(const void *argument) {
         const char *const argv[] = { "sleep", "60", NULL };
         SpawnRequest request = { .executable = "/bin/sleep", .argv = (char **) argv, .environment = environ,
-                                 .output_fd = -EBADF, .listener_fd = new_listener() };
+                                 .output_fd = -EBADF, .cgroup_fd = -EBADF, .listener_fd = new_listener() };
         int pidfd, exec_fd;
         pid_t pid;
 
@@ -491,7 +493,7 @@ static void early_signal(void) {
 static void expect_exec_error(const char *executable, int error) {
         const char *const argv[] = { "worker", NULL };
         SpawnRequest request = { .executable = executable, .argv = (char **) argv, .environment = environ,
-                                 .output_fd = -EBADF };
+                                 .output_fd = -EBADF, .cgroup_fd = -EBADF };
         _cleanup_close_ int listener_fd = new_listener();
         int pidfd, exec_fd;
         pid_t pid;
@@ -573,7 +575,7 @@ static void check_refused_pidfd(const void *argument) {
         char path[] = "/tmp/test-spawn-XXXXXX";
         const char *const argv[] = { "rm", path, NULL };
         SpawnRequest request = { .executable = "/bin/rm", .argv = (char **) argv, .environment = environ,
-                                 .output_fd = -EBADF, .listener_fd = new_listener() };
+                                 .output_fd = -EBADF, .cgroup_fd = -EBADF, .listener_fd = new_listener() };
         pid_t pid = 4711;
         int pidfd = 4712, exec_fd = 4713;
         size_t n_fds;
@@ -610,7 +612,7 @@ static void exec_fd_unknown_yet(void) {
 static void check_many(void) {
         const char *const argv[] = { "true", NULL };
         SpawnRequest request = { .executable = "/bin/true", .argv = (char **) argv, .environment = environ,
-                                 .output_fd = -EBADF, .listener_fd = new_listener() };
+                                 .output_fd = -EBADF, .cgroup_fd = -EBADF, .listener_fd = new_listener() };
         size_t n_fds = count_fds();
 
         for (int i = 0; i < 1000; i++) {
@@ -628,6 +630,154 @@ static void check_many(void) {
 
 static void no_leak_in_many(void) {
         run_both_ways(check_many);
+}
+
+/* The signal mask stays full over execve(2) if that is wanted; dispositions are still reset. */
+static void check_blocked_signals(const void *argument) {
+        SpawnRequest request = { .environment = environ, .output_fd = -EBADF, .cgroup_fd = -EBADF, .block_signals = true,
+                                 .listener_fd = new_listener() };
+        _cleanup_free_ char *text = NULL;
+        sigset_t after;
+        pid_t pid;
+
+        (void) signal(SIGHUP, SIG_IGN);
+        text = spawn_report(request, &pid);
+        EXPECT_EQ(count_lines(text, "blocked "), NSIG - 1 - 4); /* not KILL, STOP and the C library's two */
+        EXPECT_EQ(count_lines(text, "ignored "), 0);
+        EXPECT_EQ(sigprocmask(SIG_SETMASK, NULL, &after), 0);
+        EXPECT_EQ(sigismember(&after, SIGTERM), 0);
+        (void) close(request.listener_fd);
+}
+
+static void blocked_signals_in_child(void) {
+        run_forked(check_blocked_signals, NULL, "blocked signals");
+}
+
+static void blocked_signals(void) {
+        run_both_ways(blocked_signals_in_child);
+}
+
+static int cgroup_of_test = -EBADF;
+static bool move_of_test;
+
+/* "$0" is where the child was when it began. */
+static void check_in_cgroup(void) {
+        char file[] = "/tmp/test-spawn-XXXXXX";
+        const char *const argv[] = { "sh", "-c", "grep ^0:: /proc/self/cgroup >\"$0\"", file, NULL };
+        SpawnRequest request = { .executable = "/bin/sh", .argv = (char *const *) argv, .environment = environ,
+                                 .output_fd = -EBADF, .cgroup_fd = cgroup_of_test, .cgroup_move = move_of_test,
+                                 .listener_fd = new_listener() };
+        _cleanup_free_ char *text = NULL;
+        int pidfd, exec_fd, fd;
+        size_t n_fds;
+        pid_t pid;
+
+        EXPECT((fd = mkostemp(file, O_CLOEXEC)) >= 0);
+        (void) close(fd);
+        n_fds = count_fds();
+        EXPECT_EQ(spawn_worker(&request, &pid, &pidfd, &exec_fd), 0);
+        EXPECT_EQ(take_exec_result(exec_fd), 1);
+        close_pidfd_child(pidfd, CLD_EXITED, EXIT_SUCCESS);
+        EXPECT_EQ(count_fds(), n_fds);
+
+        EXPECT(text = calloc(1, 4096));
+        EXPECT((fd = open(file, O_RDONLY | O_CLOEXEC)) >= 0);
+        EXPECT(read(fd, text, 4095) > 0);
+        (void) close(fd);
+        EXPECT(strstr(text, ".service/workers\n"));
+        (void) unlink(file);
+        (void) close(request.listener_fd);
+}
+
+/* Born there or moved there, it never runs elsewhere. */
+static void check_cgroup(const char *path, const void *argument) {
+        _cleanup_(cgroup_freep) Cgroup *cgroup = NULL;
+
+        EXPECT_EQ(cgroup_open(&cgroup), 0);
+        cgroup_of_test = cgroup->workers_fd;
+        run_both_ways(check_in_cgroup);
+        move_of_test = true;
+        run_both_ways(check_in_cgroup);
+        EXPECT_EQ(spawn_probe_cgroup(cgroup->workers_fd), 1);
+        EXPECT(waitpid(-1, NULL, WNOHANG) < 0 && errno == ECHILD);
+}
+
+static void in_cgroup(void) {
+        run_in_service("blog.service", check_cgroup, NULL);
+}
+
+static int error_of_test;
+
+/* An error that is about the cgroup is returned: nothing has run, nothing stays. */
+static void check_cgroup_error(void) {
+        char file[] = "/tmp/test-spawn-XXXXXX";
+        const char *const argv[] = { "rm", file, NULL };
+        SpawnRequest request = { .executable = "/bin/rm", .argv = (char *const *) argv, .environment = environ,
+                                 .output_fd = -EBADF, .cgroup_fd = cgroup_of_test, .listener_fd = new_listener() };
+        int pidfd = 4712, exec_fd = 4713, fd;
+        pid_t pid = 4711;
+        size_t n_fds;
+
+        EXPECT((fd = mkostemp(file, O_CLOEXEC)) >= 0);
+        n_fds = count_fds();
+        EXPECT_EQ(spawn_worker(&request, &pid, &pidfd, &exec_fd), error_of_test);
+        EXPECT(pid == 4711 && pidfd == 4712 && exec_fd == 4713);
+        request.cgroup_move = true;
+        EXPECT_EQ(spawn_worker(&request, &pid, &pidfd, &exec_fd), error_of_test);
+        EXPECT(waitpid(-1, NULL, 0) < 0 && errno == ECHILD);
+        EXPECT_EQ(count_fds(), n_fds);
+        EXPECT_EQ(unlink(file), 0);
+        (void) close(fd);
+        (void) close(request.listener_fd);
+}
+
+static void expect_cgroup_error(int cgroup_fd, int error) {
+        cgroup_of_test = cgroup_fd;
+        error_of_test = error;
+        run_both_ways(check_cgroup_error);
+}
+
+/* A directory that is no cgroup, however much it looks like one. */
+static void check_no_cgroup(void) {
+        char directory[] = "/tmp/test-spawn-XXXXXX", file[64];
+        int fd;
+
+        EXPECT(mkdtemp(directory));
+        EXPECT((fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) >= 0);
+        snprintf(file, sizeof(file), "%s/cgroup.procs", directory);
+        write_file(file, "", 0600);
+        expect_cgroup_error(fd, -EBADF);
+        EXPECT_EQ(spawn_probe_cgroup(fd), -EBADF);
+        EXPECT_EQ(unlink(file), 0);
+        EXPECT_EQ(rmdir(directory), 0);
+        (void) close(fd);
+}
+
+static void no_cgroup(void) {
+        need_pidfds();
+        check_no_cgroup();
+}
+
+static void check_cgroup_errors(const char *path, const void *argument) {
+        _cleanup_(cgroup_freep) Cgroup *cgroup = NULL;
+        char name[PATH_MAX];
+
+        EXPECT_EQ(cgroup_open(&cgroup), 0);
+        snprintf(name, sizeof(name), "%s/guardian", path);
+        EXPECT_EQ(rmdir(name), 0);
+        expect_cgroup_error(cgroup->guardian_fd, -ENODEV);
+        EXPECT_EQ(spawn_probe_cgroup(cgroup->guardian_fd), -ENODEV);
+
+        /* Another user's. */
+        if (geteuid() == 0) {
+                EXPECT_EQ(setuid(65534), 0);
+                expect_cgroup_error(cgroup->workers_fd, -EACCES);
+                EXPECT_EQ(spawn_probe_cgroup(cgroup->workers_fd), -EACCES);
+        }
+}
+
+static void cgroup_errors(void) {
+        run_in_service("blog.service", check_cgroup_errors, NULL);
 }
 
 static void expect_environment(char *const *base, const SpawnEnvironment *parameters, const char *expected) {
@@ -690,7 +840,8 @@ static void environment(void) {
 TEST_MAIN(TEST(environment), TEST(exec_fd_unknown_yet), TEST(not_under_valgrind),
           TEST(exec_errors), TEST(failure_before_exec), TEST(no_pidfd),
           TEST(listen_pid), TEST(signals), TEST(handlers), TEST(early_signal), TEST(layouts), TEST(layouts_with_fork),
-          TEST(no_leak_in_many))
+          TEST(no_leak_in_many), TEST(blocked_signals),
+          TEST(no_cgroup), TEST(in_cgroup), TEST(cgroup_errors))
 #undef main
 
 int main(int argc, char **argv) {

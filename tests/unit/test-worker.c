@@ -38,6 +38,7 @@ static void start(Fixture *f, const char *script) {
                 .environment = no_environment,
                 .listener_fd = STDIN_FILENO,
                 .output_fd = -EBADF,
+                .cgroup_fd = -EBADF,
         };
 
         *f = (Fixture) {};

@@ -47,12 +47,13 @@
                 exit(77);                       \
         } while (0)
 
-/* The rest of the program cannot be run under valgrind: execve() that fails kills it, "I can't recover". */
+/* The rest of the program cannot be run under valgrind: an execve() that fails kills it ("I can't recover"), it does
+ * not know pidfd_send_signal(2), and it is itself what /proc/self/exe is. */
 static inline void not_under_valgrind(void) {
         const char *preload = getenv("LD_PRELOAD");
 
         if (preload && strstr(preload, "vgpreload"))
-                SKIP("valgrind does not survive an execve() that fails; run without it");
+                SKIP("the rest asks for what valgrind has not: an execve() that fails, pidfds, /proc/self/exe");
 }
 
 typedef struct Test {
