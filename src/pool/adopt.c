@@ -10,7 +10,7 @@
  *
  * Without a cgroup of its own the records are all there is, checked in the same way.
  *
- * A stored pidfd is used if it still refers to the same pid. Else a new one is opened, and the start time
+ * A stored pidfd is used if it refers to the same pid. Else a new one is opened, and the start time
  * read once more: if it is still the same, the pidfd refers to that process.
  *
  * After an execve() in place workers may be our zombies; they are adopted like the living, and their
@@ -142,31 +142,32 @@ static int list_processes(Finder *f, int cgroup_fd) {
         return 0;
 }
 
-/* Takes the stored pidfd of a slot and generation, whatever it refers to; -EBADF if there is none. */
-static int take_stored(ListenSet *stored, const StateWorker *record) {
+/* Takes the stored pidfd of a record's slot and generation that refers to its pid or, for pid 0, to a
+ * process that is gone; -EBADF if there is none. A worker and its predecessor may have the same name. */
+static int take_stored(ListenSet *stored, const StateWorker *record, pid_t pid) {
         for (size_t i = 0; i < stored->n_workers; i++) {
                 StoredWorker *s = stored->workers + i;
+                pid_t stored_pid;
 
-                if (s->pidfd >= 0 && s->slot == record->slot && s->generation == record->generation)
+                if (s->pidfd < 0 || s->slot != record->slot || s->generation != record->generation)
+                        continue;
+                if (pidfd_get_pid(s->pidfd, &stored_pid) < 0)
+                        stored_pid = 0;
+                if (stored_pid == pid)
                         return TAKE_FD(s->pidfd);
         }
         return -EBADF;
 }
 
 static int open_pidfd(Adoptee *a, ListenSet *stored) {
-        _cleanup_close_ int stored_fd = -EBADF, fd = -EBADF;
+        _cleanup_close_ int fd = -EBADF;
         uint64_t start_time;
-        pid_t pid;
 
         if (a->kind == ADOPT_WORKER)
-                stored_fd = take_stored(stored, &a->record);
-        if (stored_fd >= 0) {
-                a->stored = true;
-                if (pidfd_get_pid(stored_fd, &pid) >= 0 && pid == a->record.pid) {
-                        a->pidfd = TAKE_FD(stored_fd);
-                        return 0;
-                }
-        }
+                a->pidfd = take_stored(stored, &a->record, a->record.pid);
+        a->stored = a->pidfd >= 0;
+        if (a->stored)
+                return 0;
 
         fd = pidfd_open(a->record.pid, 0);
         if (fd < 0)
@@ -190,6 +191,17 @@ static bool is_intended(const Finder *f, uint64_t slot, uint64_t generation) {
                         return true;
         }
         return false;
+}
+
+/* What a record says was there and is not. */
+static void add_lost(Finder *f, const StateWorker *record) {
+        Adoptee a = { .kind = ADOPT_LOST, .record = *record };
+
+        a.pidfd = take_stored(f->stored, record, 0);
+        a.stored = a.pidfd >= 0;
+        if (a.pidfd < 0 || pidfd_get_death(a.pidfd, &a.death) < 0)
+                a.death = (Death) {};
+        f->adoption->adoptees[f->adoption->n_adoptees++] = a;
 }
 
 static int adopt(Finder *f, const Process *p) {
@@ -217,26 +229,15 @@ static int adopt(Finder *f, const Process *p) {
 
         r = open_pidfd(&a, f->stored);
         if (r == -ESRCH) {
-                /* Died under our eyes: what a record knows of gets an obituary, and what it has stored is
-                 * removed. */
-                if (!p->record)
-                        return 0;
-                a.kind = ADOPT_LOST;
-        } else if (r < 0)
+                /* Died under our eyes. */
+                if (p->record)
+                        add_lost(f, p->record);
+                return 0;
+        }
+        if (r < 0)
                 return r;
         f->adoption->adoptees[f->adoption->n_adoptees++] = a;
         return 0;
-}
-
-/* What a record says was there and is not. */
-static void add_lost(Finder *f, const StateWorker *record) {
-        Adoptee a = { .kind = ADOPT_LOST, .record = *record };
-
-        a.pidfd = take_stored(f->stored, record);
-        a.stored = a.pidfd >= 0;
-        if (a.pidfd < 0 || pidfd_get_death(a.pidfd, &a.death) < 0)
-                a.death = (Death) {};
-        f->adoption->adoptees[f->adoption->n_adoptees++] = a;
 }
 
 int adopt_find(const State *state, ListenSet *stored, int cgroup_fd, Adoption **ret_adoption) {

@@ -53,8 +53,8 @@ typedef struct PlanStep {
 /* What to do with a worker now. */
 PlanStep plan_worker(const Config *config, const PlanWorker *worker, uint64_t now_usec);
 
-/* Whether nothing is to be logged about a worker's slot yet, *ret_until_usec being the end of that (else
- * USEC_INFINITY): what journald does with a line takes CPU time from the start of the worker. */
+/* Whether journald and PID 1 are to hear nothing about a worker's slot yet, *ret_until_usec being the end of
+ * that (else USEC_INFINITY): what they do with it takes CPU time from the start of the worker. */
 bool plan_is_quiet(const PlanWorker *worker, uint64_t now_usec, uint64_t *ret_until_usec);
 
 /* Whether the death of a worker is one that backs off: before it was ready, or within

@@ -12,8 +12,9 @@
  * rest there is no such time, the timer is off, and the helper sleeps until something happens.
  *
  * Dead workers are buried in reconcile(), never in the handler that heard of the death, so that no handler
- * frees what its caller still holds; and not before their successor is up or takes its time, since each
- * line that journald is given at the wrong moment takes CPU time from the start of that successor.
+ * frees what its caller still holds; and not before their successor is up or takes its time: what journald
+ * and PID 1 are told at the wrong moment takes CPU time from the start of that successor. Until then the
+ * record and the cgroup are enough to adopt it.
  *
  * A roll gives each slot a successor of the newest generation, and lets the predecessor go only once the
  * successor is ready. */
@@ -360,7 +361,6 @@ static int spawn_for_slot(Pool *pool, unsigned slot, uint64_t now_usec) {
                 return r;
 
         pool_add_worker(pool, w);
-        pool_store_worker(pool, w);
         if (pool->slots[slot].current)
                 pool->slots[slot].successor = w;
         else
@@ -445,6 +445,7 @@ static void bury(Pool *pool, Worker *w, uint64_t now_usec) {
         /* Ends the line that it may have left unfinished. journald drops empty lines. */
         if (slot && slot->output_fd >= 0)
                 (void) send(slot->output_fd, "\n", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+        pool_unstore_worker(pool, w);
         pool->unsaved = true;
         worker_free(w);
 }
@@ -462,14 +463,15 @@ static bool is_quiet(const Pool *pool, const Worker *dead, uint64_t now_usec, ui
         return plan_is_quiet(&view, now_usec, ret_until_usec);
 }
 
-/* Buries the dead about whom something may be said; returns when there will be more of them. */
-static uint64_t bury_the_dead(Pool *pool, uint64_t now_usec) {
-        uint64_t next_usec = USEC_INFINITY, until_usec;
+/* Buries the predecessors of a worker or, for NULL, the dead about whom something may be said; returns when
+ * there will be more of them. */
+static uint64_t bury_the_dead(Pool *pool, const Worker *successor, uint64_t now_usec) {
+        uint64_t next_usec = USEC_INFINITY, until_usec = USEC_INFINITY;
 
         for (Worker **link = &pool->dead; *link;) {
                 Worker *w = *link;
 
-                if (is_quiet(pool, w, now_usec, &until_usec)) {
+                if (successor ? w->slot != successor->slot : is_quiet(pool, w, now_usec, &until_usec)) {
                         next_usec = MIN_OF(next_usec, until_usec);
                         link = &w->next;
                         continue;
@@ -480,20 +482,13 @@ static uint64_t bury_the_dead(Pool *pool, uint64_t now_usec) {
         return next_usec;
 }
 
-/* The first line about a worker; those about its predecessors come before it. */
+/* journald and PID 1 hear of a worker, after all they have to hear of its predecessors: the one in lines,
+ * the other by pidfd, whose name may be that of a predecessor. */
 static void introduce(Pool *pool, Worker *w, uint64_t now_usec) {
         if (w->introduced)
                 return;
-        for (Worker **link = &pool->dead; *link;) {
-                Worker *dead = *link;
-
-                if (dead->slot != w->slot) {
-                        link = &dead->next;
-                        continue;
-                }
-                *link = dead->next;
-                bury(pool, dead, now_usec);
-        }
+        (void) bury_the_dead(pool, w, now_usec);
+        pool_store_worker(pool, w);
         worker_introduce(w);
 }
 
@@ -643,7 +638,6 @@ static void notice_death(Pool *pool, Worker *w, uint64_t now_usec) {
 
         if (w->exec_error < 0 && w->generation == pool->generation)
                 pool->could_not_execute = true;
-        pool_unstore_worker(pool, w); /* before its successor is stored under the same name */
         if (!vacate(pool, w))
                 return;
 
@@ -829,7 +823,7 @@ static int reconcile(Pool *pool) {
 
         notice_the_dead(pool, now_usec);
         next_usec = fill_slots(pool, now_usec);
-        next_usec = MIN_OF(next_usec, bury_the_dead(pool, now_usec));
+        next_usec = MIN_OF(next_usec, bury_the_dead(pool, NULL, now_usec));
         for (Worker *w = pool->workers; w; w = w->next)
                 next_usec = MIN_OF(next_usec, drive_worker(pool, w, now_usec));
         judge(pool, now_usec);
@@ -864,6 +858,8 @@ int pool_leave(Pool *pool, StateLife life) {
                 pool->dead = w->next;
                 bury(pool, w, pool_now(pool));
         }
+        for (Worker *w = pool->workers; w; w = w->next)
+                pool_store_worker(pool, w);
         return pool_save(pool, life);
 }
 

@@ -14,6 +14,7 @@ import pytest
 import lib
 from survival import MESSAGE
 from test_restart import GRACEFUL
+from test_supervision import wait_grown_up
 
 PROGRAMS = pathlib.Path('/usr/local/lib/fcgi-pool-tests/degraded')
 N_WORKERS = 3
@@ -337,6 +338,30 @@ def test_wrong_pidfd():
         pool.restart()
         pool.wait_workers(N_WORKERS, without=workers)
         expect_whole(pool)
+
+
+def test_death_that_nobody_was_told_of():
+    """A helper killed between a worker's death and the time to tell PID 1 of it leaves the dead one's pidfd under the
+    name of the successor. The next helper buries the one and knows the other."""
+    told_late = 0
+    with make_pool() as pool:
+        workers_path = pool.cgroup / 'workers'
+        for _ in range(5):
+            victim = pool.slots()[1]
+            wait_grown_up([victim])
+            others, helper, since = set(pool.workers()) - {victim}, pool.main_pid, lib.journal_cursor()
+            os.kill(victim, signal.SIGKILL)
+            lib.wait_until(lambda: set(lib.cgroup_pids(workers_path)) - others - {victim}, interval=0)
+            os.kill(helper, signal.SIGKILL)
+            died = pool.wait_journal(since=since, MESSAGE_ID=MESSAGE['WORKER_DIED'])
+            assert died['WORKER_PID'] == str(victim)
+            told_late += died['_PID'] != str(helper)
+            pool.wait_journal(since=since, MESSAGE_ID=MESSAGE['POOL_STARTED'])
+            expect_whole(pool)
+            assert others < set(pool.workers())
+            # Twice, if the helper was killed between the line and the end of its pass.
+            assert {line['WORKER_PID'] for line in pool.journal(since, MESSAGE_ID=MESSAGE['WORKER_DIED'])} == {str(victim)}
+    assert told_late > 0
 
 
 # --- listeners ---

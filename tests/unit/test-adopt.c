@@ -331,8 +331,7 @@ IN_SERVICE(unrecorded) {
         scene_end(&s);
 }
 
-/* A stored descriptor that is somebody else's, or no pidfd at all, is not used; that PID 1 has something
- * under the name is remembered. */
+/* A stored descriptor that is somebody else's, or no pidfd at all, is not used but left to be removed. */
 IN_SERVICE(wrong_pidfds) {
         const Adoptee *a;
         pid_t pids[3];
@@ -353,9 +352,54 @@ IN_SERVICE(wrong_pidfds) {
                 a = adoptee_of(&s, pids[i]);
                 EXPECT_EQ(a->kind, ADOPT_WORKER);
                 expect_pidfd_of(a);
-                EXPECT_EQ(a->stored, i < 2);
+                EXPECT(!a->stored);
+                EXPECT(s.stored[i].pidfd >= 0);
         }
-        EXPECT(s.stored[2].pidfd >= 0); /* left: refers to no worker */
+        scene_end(&s);
+}
+
+/* A helper that died before it could tell PID 1 of a death and of the successor: the name of both has the
+ * pidfd of the dead. Or of both, in any order. */
+IN_SERVICE(same_name) {
+        const Adoptee *a;
+        pid_t dead, pid;
+        int dead_fd, fd;
+        Scene s;
+
+        scene_begin(&s, path);
+        dead = start(&s, "5", "2");
+        pid = start(&s, "5", "2");
+        record(&s, dead, 5, 2);
+        record(&s, pid, 5, 2)->state = WORKER_STARTING;
+        dead_fd = keep(&s, pidfd_open(dead, 0), 5, 2);
+        end(dead);
+
+        find(&s);
+        EXPECT_EQ(s.adoption->n_adoptees, 2);
+        a = adoptee_of(&s, pid);
+        EXPECT_EQ(a->kind, ADOPT_WORKER);
+        EXPECT_EQ(a->record.state, WORKER_STARTING);
+        EXPECT(!a->stored);
+        expect_pidfd_of(a);
+        a = adoptee_of(&s, dead);
+        EXPECT_EQ(a->kind, ADOPT_LOST);
+        EXPECT(a->stored);
+        EXPECT_EQ(a->pidfd, dead_fd);
+        dead_fd = fcntl(dead_fd, F_DUPFD_CLOEXEC, 3);
+        s.adoption = adoption_free(s.adoption);
+
+        s.set.n_workers = 0;
+        keep(&s, dead_fd, 5, 2);
+        fd = keep(&s, pidfd_open(pid, 0), 5, 2);
+        find(&s);
+        EXPECT_EQ(s.adoption->n_adoptees, 2);
+        a = adoptee_of(&s, pid);
+        EXPECT(a->stored);
+        EXPECT_EQ(a->pidfd, fd);
+        a = adoptee_of(&s, dead);
+        EXPECT_EQ(a->pidfd, dead_fd);
+        EXPECT(a->stored);
+        end(pid);
         scene_end(&s);
 }
 
@@ -496,4 +540,5 @@ static void free_nothing(void) {
 }
 
 TEST_MAIN(TEST(agreement), TEST(missing_sources), TEST(reused_pid), TEST(lost), TEST(unrecorded), TEST(wrong_pidfds),
-          TEST(duplicates), TEST(children), TEST(zombies), TEST(ourselves), TEST(removed_cgroup), TEST(free_nothing))
+          TEST(same_name), TEST(duplicates), TEST(children), TEST(zombies), TEST(ourselves), TEST(removed_cgroup),
+          TEST(free_nothing))
