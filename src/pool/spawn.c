@@ -28,6 +28,7 @@
 #include <linux/close_range.h>
 #include <linux/magic.h>
 #include <linux/sched.h>
+#include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <sys/stat.h>
@@ -361,6 +362,7 @@ int spawn_worker(const SpawnRequest *request, pid_t *ret_pid, int *ret_pidfd, in
         (void) sigprocmask(SIG_SETMASK, &saved, NULL);
         if (pid < 0)
                 return pid;
+        (void) sched_yield(); /* The child is on our CPU as a rule, and more urgent than what we do next. */
 
         *ret_pid = pid;
         *ret_pidfd = pidfd;
