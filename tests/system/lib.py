@@ -526,9 +526,11 @@ class Pool:
 
     def workers(self):
         """Pids of the workers: what is neither helper, nor guardian, nor started by a worker."""
-        main = self.main_pid
-        guardian = set(cgroup_pids(self.cgroup / 'guardian'))
-        others = {pid for pid in self.processes() if pid != main and pid not in guardian}
+        if (self.cgroup / 'workers').is_dir():
+            others = set(cgroup_pids(self.cgroup / 'workers'))
+        else:
+            main = self.main_pid
+            others = {pid for pid in self.processes() if pid != main}
         return sorted(pid for pid in others if parent(pid) not in others)
 
     def slots(self):

@@ -206,7 +206,7 @@ BROKEN = {  # what: (deployment, what the journal says)
 def test_broken_deployment(what):
     """Restart with a broken application fails and says why, the old workers serve on; repaired, the next succeeds."""
     breakage, reason = BROKEN[what]
-    with make_pool('--start-timeout=1s') as pool, load(pool):
+    with make_pool('--start-timeout=3s') as pool, load(pool):
         before = pool.workers()
         breakage()
         since = lib.journal_cursor()
@@ -341,7 +341,7 @@ def test_reload_by_signal():
 @pytest.mark.parametrize('what', BROKEN)
 def test_reload_by_signal_broken(what):
     """SIGHUP with a broken application changes nothing; repaired, the next one succeeds."""
-    with make_pool('--start-timeout=1s') as pool, load(pool):
+    with make_pool('--start-timeout=3s') as pool, load(pool):
         before, main_pid = pool.workers(), pool.main_pid
         BROKEN[what][0]()
         os.kill(main_pid, signal.SIGHUP)

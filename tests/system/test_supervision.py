@@ -255,6 +255,7 @@ def test_crash_budget_ends_the_pool():
             switch.on()
             result = load.finish()
         assert (result['ok'], result['failed']) == (4, 0), result
+        pool.wait_show('ActiveState', 'active')
 
 
 def test_crash_budget_and_restart():
