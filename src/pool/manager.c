@@ -46,7 +46,7 @@
 #define FLUSH_USEC (2 * USEC_PER_SEC)
 #define DISMISSAL_MSEC 1000
 #define GUARDIAN_PAUSE_USEC (1 * USEC_PER_SEC)
-#define JOB_QUESTION_USEC (100 * USEC_PER_MSEC)
+#define JOB_QUESTION_USEC (5 * USEC_PER_SEC) /* the workers serve meanwhile */
 #define STATUS_SIZE 768U
 /* Descriptors beside a pidfd and a journal stream per worker: listeners, epoll, timers, and those of workers
  * between fork and exec. */

@@ -8,6 +8,7 @@ import pathlib
 import re
 import shutil
 import signal
+import subprocess
 import time
 
 import pytest
@@ -381,6 +382,24 @@ def test_socket_restart(listen):
             [inode] = {lib.fds(pid)[0] for pid in pool.workers()}
             assert inode != old_inode
             assert lib.load(pool, clients=4, requests=40, any_body=True)['failed'] == 0
+
+
+def test_socket_restart_with_slow_bus():
+    """A D-Bus that takes its time to answer does not leave workers in the way of the new TCP listener."""
+    with make_pool(socket=['ListenStream=', f'ListenStream={TCP}']) as pool:
+        before = pool.workers()
+        bus = int(lib.show('dbus.service', 'MainPID'))
+        os.kill(bus, signal.SIGSTOP)
+        try:
+            with subprocess.Popen(['systemctl', 'restart', pool.socket]) as restart:
+                pool.wait_show('ActiveState', 'deactivating')
+                time.sleep(0.7)  # the time that it takes
+                os.kill(bus, signal.SIGCONT)
+                assert restart.wait(60) == 0
+        finally:
+            os.kill(bus, signal.SIGCONT)
+        pool.wait_show('ActiveState', 'active')
+        expect_whole(pool, without=before)
 
 
 def test_socket_restart_without_bus():
