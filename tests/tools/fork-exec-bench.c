@@ -45,7 +45,6 @@ typedef struct Bench {
         char **command;
         uint64_t *samples; /* nanoseconds, n_rounds */
         size_t n_samples;
-        unsigned seed;
 } Bench;
 
 typedef struct PidSet {
@@ -210,21 +209,16 @@ static bool pid_set_has(const PidSet *set, pid_t pid) {
         return false;
 }
 
-/* A child that waits in accept now, chosen at random; ends the program if there is none for too long. */
-static pid_t choose_worker(Bench *b, PidSet *set) {
+/* The oldest child that waits in accept now, so that each in its turn has a rest from its start; ends the
+ * program if there is none for too long. */
+static pid_t choose_worker(const Bench *b, PidSet *set) {
         uint64_t deadline = now_nsec() + b->timeout_nsec;
 
         for (;;) {
-                size_t first;
-
                 pid_set_read(set, b);
-                first = set->n > 0 ? (size_t) rand_r(&b->seed) % set->n : 0;
-                for (size_t i = 0; i < set->n; i++) {
-                        pid_t pid = set->pids[(first + i) % set->n];
-
-                        if (pid_is_accepting(pid))
-                                return pid;
-                }
+                for (size_t i = 0; i < set->n; i++)
+                        if (pid_is_accepting(set->pids[i]))
+                                return set->pids[i];
                 if (now_nsec() > deadline)
                         fail(EXIT_FAILURE, "process %d: no child of it waits in accept on fd 0",
                              (int) b->watch);
@@ -357,7 +351,7 @@ static void bench_parse(Bench *b, int argc, char *argv[]) {
         bool settle_given = false;
         int c;
 
-        *b = (Bench) { .n_rounds = 200, .timeout_nsec = 10 * NSEC_PER_SEC, .seed = 1 };
+        *b = (Bench) { .n_rounds = 200, .timeout_nsec = 10 * NSEC_PER_SEC };
         while ((c = getopt_long(argc, argv, "+", option_table, NULL)) >= 0)
                 switch (c) {
                 case 'n':
