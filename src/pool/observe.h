@@ -8,6 +8,8 @@
 
 #include "fd-util.h"
 
+#define OBSERVE_PROCESSES_MAX 64
+
 typedef enum Observation {
         OBSERVE_NOT_WAITING, /* looked, and it neither waits on the listener nor owns a connection from it */
         OBSERVE_WAITING,     /* a thread is blocked in accept, poll, select or epoll on the listener */
