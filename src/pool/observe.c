@@ -12,15 +12,20 @@
  * not with a signal. Connections that io_uring has accepted into its own table are not seen.
  *
  * Order is cost: for a single-threaded worker in accept observe_worker() takes one read and one readlink,
- * nothing is allocated, and connections are looked at only when no thread of the whole tree
- * waits. Everything has a bound. */
+ * nothing is allocated, and connections are looked at only when no thread of the whole tree waits.
+ *
+ * Order is truth in observe_view(): what the counters say must be older than the look they go with. Else a
+ * worker that has read a request in between, and has not come back from read(2) yet, looks as if nothing
+ * had happened, now and once it is stopped. Everything has a bound. */
 
 #include "observe.h"
 
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <stdio.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
@@ -60,6 +65,15 @@ typedef struct SocketDir {
         unsigned n;                   /* descriptors of any kind */
         NumberDir numbers;
 } SocketDir;
+
+/* What the threads of one process do. */
+typedef struct Activity {
+        unsigned n_threads;
+        bool waits;
+        bool accepts;
+        size_t n_readers;
+        int readers[OBSERVE_CONNECTIONS_MAX]; /* descriptors that a thread waits for alone */
+} Activity;
 
 static const char *const observation_names[] = {
         [OBSERVE_NOT_WAITING] = "not-waiting",
@@ -377,4 +391,299 @@ Observation observe_worker(pid_t pid, int listener_fd, uint64_t listener_inode, 
         if (observation == OBSERVE_UNKNOWN && ret_error)
                 *ret_error = error;
         return observation;
+}
+
+/* Something was not looked at, and what it is doing cannot be told. */
+static void view_set_incomplete(View *view, int error) {
+        view->complete = false;
+        if (view->error == 0)
+                view->error = error;
+}
+
+/* A sum does not depend on the order. The inodes themselves would make the same sum of other sockets, so
+ * their bits are spread first (the finalizer of splitmix64). */
+static void view_add_unknown_socket(View *view, uint64_t inode, int error) {
+        inode = (inode ^ (inode >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+        inode = (inode ^ (inode >> 27)) * UINT64_C(0x94d049bb133111eb);
+        view->unknown_sockets += inode ^ (inode >> 31);
+        if (view->error == 0)
+                view->error = error;
+}
+
+/* The same socket may come by again, as a duplicate or in a child, and there somebody may wait for it. */
+static void view_add_connection(View *view, uint64_t inode, bool kept) {
+        size_t n_listed = MIN_OF(view->n_connections, (size_t) OBSERVE_CONNECTIONS_MAX);
+
+        for (size_t i = 0; i < n_listed; i++)
+                if (view->connections[i].inode == inode) {
+                        view->n_kept += kept && !view->connections[i].kept;
+                        view->connections[i].kept |= kept;
+                        return;
+                }
+        if (n_listed < OBSERVE_CONNECTIONS_MAX)
+                view->connections[n_listed] = (ObservedConnection) { .inode = inode, .kept = kept };
+        view->n_connections++;
+        view->n_kept += kept;
+}
+
+static void view_forget_kept(View *view) {
+        view->n_kept = 0;
+        for (size_t i = 0; i < ELEMENTSOF(view->connections); i++)
+                view->connections[i].kept = false;
+}
+
+static int view_look_at_thread(const Look *look, pid_t pid, pid_t tid, Activity *activity) {
+        Wait wait;
+        int r, fd;
+
+        r = wait_read(pid, tid, &wait);
+        if (r < 0)
+                return r;
+        activity->n_threads++;
+        r = wait_is_for_listener(&wait, &look->listener);
+        if (r < 0)
+                return r;
+        if (r > 0) {
+                activity->waits = true;
+                activity->accepts |= wait_is_accept(&wait);
+        }
+        r = wait_get_reader(&wait, &fd);
+        if (r > 0 && activity->n_readers < ELEMENTSOF(activity->readers))
+                activity->readers[activity->n_readers++] = fd;
+        return r;
+}
+
+/* One that cannot be looked at does not keep us from the others. */
+static int view_look_at_threads(View *view, const Look *look, pid_t pid, Activity *activity) {
+        _cleanup_(thread_dir_done) ThreadDir threads = { .pid = pid, .numbers.fd = -EBADF };
+        int r, error = 0;
+        pid_t tid;
+
+        while ((r = thread_dir_next(&threads, &tid)) > 0) {
+                int q = thread_add_children(pid, tid, view->processes, &view->n_processes);
+
+                r = view_look_at_thread(look, pid, tid, activity);
+                if (r >= 0)
+                        r = q;
+                if (r < 0 && !thread_has_ended(pid, tid, r) && error == 0)
+                        error = r;
+        }
+        return r < 0 ? r : error;
+}
+
+static bool nothing_is_unread(int fd) {
+        int n;
+
+        return ioctl(fd, SIOCINQ, &n) >= 0 && n == 0;
+}
+
+static bool activity_has_reader(const Activity *activity, int fd) {
+        for (size_t i = 0; i < activity->n_readers; i++)
+                if (activity->readers[i] == fd)
+                        return true;
+        return false;
+}
+
+/* Descriptors are those of the main thread. Once it has ended it has none, whatever the others have. */
+static int view_look_at_sockets(View *view, const Look *look, pid_t pid, int pidfd,
+                                const Activity *activity) {
+        _cleanup_(socket_dir_done) SocketDir sockets = { .listener = &look->listener, .numbers.fd = -EBADF };
+        uint64_t inode;
+        int r, fd;
+
+        r = socket_dir_open(&sockets, pid);
+        if (r < 0)
+                return r;
+        while ((r = socket_dir_next(&sockets, &fd, &inode)) > 0) {
+                _cleanup_close_ int copy = -EBADF;
+
+                r = connection_dup(look, pidfd, fd, &copy);
+                if (r > 0)
+                        view_add_connection(view, inode,
+                                            activity_has_reader(activity, fd) && nothing_is_unread(copy));
+                if (r < 0)
+                        view_add_unknown_socket(view, inode, r);
+        }
+        if (r == 0 && sockets.n == 0)
+                return -ENODATA;
+        return r;
+}
+
+/* Returns whether the process is there. */
+static bool view_look_at_process(View *view, const Look *look, size_t i) {
+        _cleanup_close_ int pidfd = (int) syscall(SYS_pidfd_open, view->processes[i], 0);
+        Activity activity = {};
+        int r, q;
+
+        if (pidfd < 0) {
+                if (errno == ESRCH)
+                        return false;
+                view_set_incomplete(view, -errno);
+                return true;
+        }
+        r = view_look_at_threads(view, look, view->processes[i], &activity);
+        q = view_look_at_sockets(view, look, view->processes[i], pidfd, &activity);
+        if (pidfd_has_exited(pidfd))
+                return false;
+
+        if (r < 0 || q < 0)
+                view_set_incomplete(view, r < 0 ? r : q);
+        view->waiting |= activity.waits;
+        view->accepting = activity.accepts && activity.n_threads == 1;
+        return true;
+}
+
+static void view_look_at_tree(View *view, const Look *look, pid_t pid) {
+        *view = (View) { .n_processes = 1, .processes = { pid }, .complete = true };
+
+        for (size_t i = 0; i < view->n_processes;) {
+                if (view_look_at_process(view, look, i)) {
+                        i++;
+                        continue;
+                }
+                if (i == 0) {
+                        *view = (View) { .gone = true };
+                        return;
+                }
+                view->n_processes--;
+                memmove(view->processes + i, view->processes + i + 1,
+                        (view->n_processes - i) * sizeof(view->processes[0]));
+        }
+        view->accepting &= view->n_processes == 1 && view->complete;
+}
+
+/* "rchar: 1234", the first line. */
+static int process_get_read_chars(pid_t pid, uint64_t *ret) {
+        char path[32], text[64];
+        const char *number;
+        int r;
+
+        (void) snprintf(path, sizeof(path), "/proc/%d/io", pid);
+        r = proc_read_file(path, text, sizeof(text));
+        if (r < 0)
+                return r;
+        number = startswith(text, "rchar:");
+        if (!number)
+                return -ENODATA;
+        *ret = strtoull(number, NULL, 10);
+        return 0;
+}
+
+/* Adds the time that all threads have run. Nobody has run for no time at all: that is a kernel that does not
+ * count. */
+static int process_add_run_nsec(pid_t pid, uint64_t *sum) {
+        _cleanup_(thread_dir_done) ThreadDir threads = { .pid = pid, .numbers.fd = -EBADF };
+        char path[64], text[64];
+        pid_t tid;
+        int r;
+
+        while ((r = thread_dir_next(&threads, &tid)) > 0) {
+                uint64_t run_nsec;
+
+                (void) snprintf(path, sizeof(path), "/proc/%d/task/%d/schedstat", pid, tid);
+                r = proc_read_file(path, text, sizeof(text));
+                if (thread_has_ended(pid, tid, r))
+                        continue;
+                if (r < 0)
+                        return r;
+                run_nsec = strtoull(text, NULL, 10);
+                if (run_nsec == 0)
+                        return -ENODATA;
+                *sum += run_nsec;
+        }
+        return r;
+}
+
+static int view_get_usage(const View *view, uint64_t *ret_run_nsec, uint64_t *ret_read_chars) {
+        uint64_t run_nsec = 0, read_chars = 0, n;
+        int r;
+
+        for (size_t i = 0; i < view->n_processes; i++) {
+                r = process_add_run_nsec(view->processes[i], &run_nsec);
+                if (r < 0)
+                        return r;
+                r = process_get_read_chars(view->processes[i], &n);
+                if (r < 0)
+                        return r;
+                read_chars += n;
+        }
+        *ret_run_nsec = run_nsec;
+        *ret_read_chars = read_chars;
+        return 0;
+}
+
+static bool view_is_kept(const View *view) {
+        return view->n_connections > 0 && view->n_kept == view->n_connections;
+}
+
+void observe_view(pid_t pid, int listener_fd, uint64_t listener_inode, View *ret) {
+        Look look = { .listener = socket_name(listener_inode) };
+        uint64_t run_nsec, read_chars;
+        int r;
+
+        assert(pid > 0);
+        assert(listener_fd >= 0);
+        assert(ret);
+
+        r = socket_address(listener_fd, &look.address);
+        if (r < 0) {
+                *ret = (View) { .n_processes = 1, .processes = { pid }, .error = r };
+                return;
+        }
+        view_look_at_tree(ret, &look, pid);
+        if (!view_is_kept(ret))
+                return;
+        if (view_get_usage(ret, &run_nsec, &read_chars) < 0) {
+                view_forget_kept(ret);
+                return;
+        }
+        view_look_at_tree(ret, &look, pid);
+        if (view_is_kept(ret)) {
+                ret->run_nsec = run_nsec;
+                ret->read_chars = read_chars;
+        }
+}
+
+/* The state of a thread is behind its name, which may contain anything, ") T" as well. */
+static int thread_get_state(pid_t pid, pid_t tid, char *ret) {
+        char path[64], text[128];
+        const char *p;
+        int r;
+
+        (void) snprintf(path, sizeof(path), "/proc/%d/task/%d/stat", pid, tid);
+        r = proc_read_file(path, text, sizeof(text));
+        if (r < 0)
+                return r;
+        p = strrchr(text, ')');
+        if (!p || p[1] != ' ')
+                return -EBADMSG;
+        *ret = p[2];
+        return 0;
+}
+
+int observe_is_stopped(pid_t pid) {
+        _cleanup_(thread_dir_done) ThreadDir threads = { .pid = pid, .numbers.fd = -EBADF };
+        bool alive = false;
+        char state = '\0';
+        pid_t tid;
+        int r;
+
+        assert(pid > 0);
+
+        while ((r = thread_dir_next(&threads, &tid)) > 0) {
+                r = thread_get_state(pid, tid, &state);
+                if (thread_has_ended(pid, tid, r))
+                        continue;
+                if (r < 0)
+                        break;
+                /* The main thread may have ended before the others. */
+                if (state == 'Z' || state == 'X')
+                        continue;
+                if (state != 'T')
+                        return 0;
+                alive = true;
+        }
+        if (r < 0)
+                return r == -ENOENT ? -ESRCH : r;
+        return alive ? 1 : -ESRCH;
 }
