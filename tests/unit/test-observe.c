@@ -23,11 +23,14 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 
+#include "pidfd.h"
 #include "test.h"
+#include "waits.h"
 
 #define NOBODY 65534
 #define LOOKS_MAX 20000
@@ -1021,6 +1024,790 @@ static void test_dies_while_observed(void) {
         close_listener(bench.listener_fd);
 }
 
+/* ---- the view ---- */
+
+static View view_of(pid_t pid, int listener_fd) {
+        View view;
+
+        observe_view(pid, listener_fd, inode_of(listener_fd), &view);
+        return view;
+}
+
+/* A child that has said it is in place sleeps in no other call than the one it is there for. */
+static void await_asleep(pid_t pid) {
+        Wait wait = { .call = -1 };
+
+        for (unsigned i = 0; i < LOOKS_MAX; i++) {
+                EXPECT_EQ(wait_read(pid, pid, &wait), 0);
+                if (wait.call >= 0)
+                        return;
+                (void) usleep(500);
+        }
+        EXPECT(!"asleep");
+}
+
+static void suspend(const View *view) {
+        for (size_t i = 0; i < view->n_processes; i++) {
+                int r = 0;
+
+                EXPECT(kill(view->processes[i], SIGSTOP) == 0);
+                for (unsigned n = 0; n < LOOKS_MAX && r == 0; n++) {
+                        r = observe_is_stopped(view->processes[i]);
+                        (void) usleep(500);
+                }
+                EXPECT_EQ(r, 1);
+        }
+}
+
+static void resume(const View *view) {
+        for (size_t i = 0; i < view->n_processes; i++)
+                EXPECT(kill(view->processes[i], SIGCONT) == 0);
+}
+
+static void expect_connections(const View *view, size_t n_connections, size_t n_kept) {
+        size_t n = 0;
+
+        EXPECT(!view->gone);
+        EXPECT_EQ(view->error, 0);
+        EXPECT(view->complete);
+        EXPECT_EQ(view->n_connections, n_connections);
+        EXPECT_EQ(view->n_kept, n_kept);
+        for (size_t i = 0; i < MIN_OF(n_connections, (size_t) OBSERVE_CONNECTIONS_MAX); i++) {
+                EXPECT(view->connections[i].inode > 0);
+                n += view->connections[i].kept;
+        }
+        EXPECT_EQ(n, n_kept);
+        EXPECT_EQ(view->run_nsec > 0, n_connections > 0 && n_kept == n_connections);
+        if (view->run_nsec == 0)
+                EXPECT_EQ(view->read_chars, 0);
+}
+
+static void expect_view_becomes(pid_t pid, int listener_fd, size_t n_connections, size_t n_kept) {
+        View view = {};
+
+        for (unsigned i = 0; i < LOOKS_MAX; i++) {
+                view = view_of(pid, listener_fd);
+                if (view.n_connections == n_connections && view.n_kept == n_kept)
+                        break;
+                (void) usleep(500);
+        }
+        expect_connections(&view, n_connections, n_kept);
+}
+
+/* What a worker does with the connection it has accepted, and whether that keeps it. */
+typedef struct Scene {
+        Body body;
+        bool kept;
+} Scene;
+
+static void read_connection(const Bench *bench) {
+        char buffer[16];
+        int fd = accept(bench->listener_fd, NULL, NULL);
+
+        EXPECT(fd >= 0);
+        close(bench->ready_fd);
+        while (read(fd, buffer, sizeof(buffer)) > 0)
+                ;
+}
+
+static void readv_duplicate(const Bench *bench) {
+        char buffer[16];
+        int fd = fcntl(accept(bench->listener_fd, NULL, NULL), F_DUPFD, 100);
+
+        EXPECT(fd >= 0);
+        close(bench->ready_fd);
+        EXPECT(readv(fd, &(struct iovec) { .iov_base = buffer, .iov_len = sizeof(buffer) }, 1) >= 0);
+}
+
+static void recv_connection(const Bench *bench) {
+        char buffer[16];
+        int fd = accept(bench->listener_fd, NULL, NULL);
+
+        EXPECT(fd >= 0);
+        close(bench->ready_fd);
+        (void) recv(fd, buffer, sizeof(buffer), 0);
+}
+
+static void recvmsg_connection(const Bench *bench) {
+        char buffer[16];
+        struct iovec iov = { .iov_base = buffer, .iov_len = sizeof(buffer) };
+        int fd = accept(bench->listener_fd, NULL, NULL);
+
+        EXPECT(fd >= 0);
+        close(bench->ready_fd);
+        (void) recvmsg(fd, &(struct msghdr) { .msg_iov = &iov, .msg_iovlen = 1 }, 0);
+}
+
+static void read_pipe(const Bench *bench) {
+        int pipe_fds[2];
+        char c;
+
+        EXPECT(accept(bench->listener_fd, NULL, NULL) >= 0);
+        EXPECT(pipe(pipe_fds) == 0);
+        close(bench->ready_fd);
+        EXPECT(read(pipe_fds[0], &c, 1) >= 0);
+}
+
+static void poll_connection_beside(const Bench *bench, short events, struct pollfd beside) {
+        struct pollfd fds[] = {
+                { .fd = accept(bench->listener_fd, NULL, NULL), .events = events },
+                beside,
+        };
+
+        EXPECT(fds[0].fd >= 0);
+        if (events & POLLOUT)
+                while (send(fds[0].fd, fds, sizeof(fds), MSG_DONTWAIT) > 0)
+                        ;
+        close(bench->ready_fd);
+        (void) poll(fds, ELEMENTSOF(fds), 3600 * 1000);
+}
+
+static void poll_alone(const Bench *bench) {
+        poll_connection_beside(bench, POLLIN | POLLPRI, (struct pollfd) { .fd = -1, .events = POLLIN });
+}
+
+static void ppoll_alone(const Bench *bench) {
+        struct pollfd fd = { .fd = accept(bench->listener_fd, NULL, NULL), .events = POLLRDNORM };
+
+        EXPECT(fd.fd >= 0);
+        close(bench->ready_fd);
+        (void) ppoll(&fd, 1, NULL, NULL);
+}
+
+static void poll_with_other(const Bench *bench) {
+        poll_connection_beside(bench, POLLIN, (struct pollfd) { .fd = bench->other_fd, .events = POLLIN });
+}
+
+static void poll_with_listener(const Bench *bench) {
+        poll_connection_beside(bench, POLLIN,
+                               (struct pollfd) { .fd = bench->listener_fd, .events = POLLIN });
+}
+
+static void poll_with_other_hangup(const Bench *bench) {
+        poll_connection_beside(bench, POLLIN, (struct pollfd) { .fd = bench->other_fd });
+}
+
+/* In the middle of a response that the client does not take. */
+static void poll_to_write(const Bench *bench) {
+        poll_connection_beside(bench, POLLIN | POLLOUT, (struct pollfd) { .fd = -1 });
+}
+
+static void poll_urgent(const Bench *bench) {
+        poll_connection_beside(bench, POLLPRI, (struct pollfd) { .fd = -1 });
+}
+
+static void select_connection_beside(const Bench *bench, int in_fd, bool writes) {
+        int fd = accept(bench->listener_fd, NULL, NULL);
+        fd_set in, out;
+
+        EXPECT(fd >= 0);
+        FD_ZERO(&in);
+        FD_ZERO(&out);
+        FD_SET(fd, &in);
+        if (in_fd >= 0)
+                FD_SET(in_fd, &in);
+        if (writes) {
+                FD_SET(fd, &out);
+                while (send(fd, &out, sizeof(out), MSG_DONTWAIT) > 0)
+                        ;
+        }
+        close(bench->ready_fd);
+        (void) select(MAX_OF(fd, in_fd) + 1, &in, &out, NULL, NULL);
+}
+
+static void select_alone(const Bench *bench) {
+        select_connection_beside(bench, -EBADF, false);
+}
+
+static void select_with_other(const Bench *bench) {
+        select_connection_beside(bench, bench->other_fd, false);
+}
+
+static void select_to_write(const Bench *bench) {
+        select_connection_beside(bench, -EBADF, true);
+}
+
+static void epoll_connection(const Bench *bench) {
+        int fd = accept(bench->listener_fd, NULL, NULL);
+
+        EXPECT(fd >= 0);
+        epoll_with(&(Bench) { .listener_fd = fd, .ready_fd = bench->ready_fd }, EPOLLIN, 0);
+}
+
+/* As a shell does with a command that is not its last. */
+static void wrap(const Bench *bench, Body body) {
+        start_grandchild(bench, body);
+        close(bench->ready_fd);
+        (void) wait(NULL);
+}
+
+static void wrapper_reads(const Bench *bench) {
+        wrap(bench, read_connection);
+}
+
+static void wrapper_polls_two(const Bench *bench) {
+        wrap(bench, poll_with_other);
+}
+
+/* The same connection in two processes is one, whoever waits for it. */
+static void child_inherits(const Bench *bench) {
+        char c;
+        int fd = accept(bench->listener_fd, NULL, NULL);
+
+        EXPECT(fd >= 0);
+        start_grandchild(bench, sleep_for_ever);
+        close(bench->ready_fd);
+        EXPECT(read(fd, &c, 1) >= 0);
+}
+
+static void child_reads_inherited(const Bench *bench) {
+        char c;
+        int fd = accept(bench->listener_fd, NULL, NULL);
+        pid_t pid;
+
+        EXPECT(fd >= 0);
+        pid = fork();
+        EXPECT(pid >= 0);
+        if (pid == 0) {
+                EXPECT(prctl(PR_SET_PDEATHSIG, SIGKILL) == 0);
+                close(bench->ready_fd);
+                _exit((int) read(fd, &c, 1));
+        }
+        sleep_for_ever(bench);
+}
+
+static void child_inherits_and_sleeps(const Bench *bench) {
+        EXPECT(accept(bench->listener_fd, NULL, NULL) >= 0);
+        start_grandchild(bench, sleep_for_ever);
+        sleep_for_ever(bench);
+}
+
+static void *thread_read_connection(void *data) {
+        char c;
+
+        return (void *) (intptr_t) read(*(int *) data, &c, 1);
+}
+
+static void thread_reads(const Bench *bench) {
+        int fd = accept(bench->listener_fd, NULL, NULL);
+        pthread_t thread;
+
+        EXPECT(fd >= 0);
+        EXPECT_EQ(pthread_create(&thread, NULL, thread_read_connection, &fd), 0);
+        sleep_for_ever(bench);
+}
+
+static const Scene scenes[] = {
+        { read_connection, true },        { readv_duplicate, true },
+        { poll_alone, true },             { ppoll_alone, true },
+        { select_alone, true },           { child_inherits, true },
+        { child_reads_inherited, true },  { thread_reads, true },
+        { wrapper_reads, true },          { own_connection, false },
+        { recv_connection, false },       { recvmsg_connection, false },
+        { read_pipe, false },             { poll_with_other, false },
+        { poll_with_listener, false },    { poll_with_other_hangup, false },
+        { poll_to_write, false },         { poll_urgent, false },
+        { select_with_other, false },     { select_to_write, false },
+        { epoll_connection, false },      { child_inherits_and_sleeps, false },
+        { wrapper_polls_two, false },
+};
+
+/* Running, stopped, stopped with a request that has come meanwhile, and, if it reads, running again. */
+static void expect_scene(const Scene *scene, int listener_fd) {
+        Bench bench = { .listener_fd = listener_fd, .other_fd = listen_unix("b") };
+        int client_fd = connect_to(listener_fd);
+        pid_t pid = start(scene->body, &bench);
+        View view;
+
+        await_asleep(pid);
+        expect_view_becomes(pid, listener_fd, 1, scene->kept);
+        for (unsigned i = 0; i < 5; i++) {
+                view = view_of(pid, listener_fd);
+                expect_connections(&view, 1, scene->kept);
+        }
+        EXPECT_EQ(view.processes[0], pid);
+
+        suspend(&view);
+        view = view_of(pid, listener_fd);
+        expect_connections(&view, 1, scene->kept);
+        EXPECT_EQ(send(client_fd, "x", 1, 0), 1);
+        view = view_of(pid, listener_fd);
+        expect_connections(&view, 1, 0);
+
+        if (scene->body == read_connection) {
+                resume(&view);
+                expect_view_becomes(pid, listener_fd, 1, 1);
+        }
+        stop(pid);
+        close(client_fd);
+        close_listener(bench.other_fd);
+}
+
+static void test_view_scenes(void) {
+        int fds[] = { -EBADF, -EBADF, -EBADF };
+
+        if (!has_pidfds() || !has_children())
+                return;
+        fds[0] = listen_unix("a");
+        fds[1] = listen_inet("127.0.0.1");
+        fds[2] = listen_inet6("::");
+        for (size_t i = 0; i < ELEMENTSOF(fds); i++) {
+                if (fds[i] < 0) {
+                        fprintf(stderr, "skipped part: cannot listen on ::: %s\n", strerror(-fds[i]));
+                        continue;
+                }
+                for (size_t k = 0; k < ELEMENTSOF(scenes); k++)
+                        expect_scene(scenes + k, fds[i]);
+                close_listener(fds[i]);
+        }
+}
+
+/* ---- the view: who waits ---- */
+
+static void accept_in_thread(const Bench *bench) {
+        static int listener_fd;
+        pthread_t thread;
+
+        listener_fd = bench->listener_fd;
+        EXPECT_EQ(pthread_create(&thread, NULL, thread_accept, &listener_fd), 0);
+        sleep_for_ever(bench);
+}
+
+static void wrapper_accepts(const Bench *bench) {
+        wrap(bench, accept_on_stdin);
+}
+
+static void expect_waits(Body body, bool waiting, bool accepting, size_t n_processes) {
+        Bench bench = { .listener_fd = listen_unix("a"), .other_fd = listen_unix("b") };
+        pid_t pid = start(body, &bench);
+        int client_fd;
+        View view;
+
+        await_asleep(pid);
+        if (waiting)
+                expect_becomes(pid, bench.listener_fd, OBSERVE_WAITING);
+        for (unsigned stopped = 0; stopped < 2; stopped++) {
+                view = view_of(pid, bench.listener_fd);
+                expect_connections(&view, 0, 0);
+                EXPECT_EQ(view.waiting, waiting);
+                EXPECT_EQ(view.accepting, accepting);
+                EXPECT_EQ(view.n_processes, n_processes);
+                suspend(&view);
+        }
+
+        /* In the queue it is nobody's yet. */
+        client_fd = connect_to(bench.listener_fd);
+        view = view_of(pid, bench.listener_fd);
+        expect_connections(&view, 0, 0);
+        EXPECT_EQ(view.accepting, accepting);
+        if (accepting) {
+                resume(&view);
+                expect_becomes(pid, bench.listener_fd, OBSERVE_GONE);
+        }
+        stop(pid);
+        close(client_fd);
+        close_listener(bench.listener_fd);
+        close_listener(bench.other_fd);
+}
+
+static void test_view_waiting(void) {
+        if (!has_pidfds() || !has_children())
+                return;
+        expect_waits(accept_on_stdin, true, true, 1);
+        expect_waits(accept4_on_listener, true, true, 1);
+        expect_waits(zombie_child, false, false, 1);
+        expect_waits(accept_on_other, false, false, 1);
+        expect_waits(epoll_level, true, false, 1);
+        expect_waits(poll_listener, true, false, 1);
+        expect_waits(accept_in_thread, true, false, 1);
+        expect_waits(many_threads, true, false, 1);
+        expect_waits(wrapper_accepts, true, false, 2);
+        expect_waits(prefork, true, false, 3);
+}
+
+/* ---- the view: processes ---- */
+
+static void test_view_parents_first(void) {
+        Bench bench;
+        View view = {};
+        pid_t pid;
+
+        if (!has_pidfds() || !has_children())
+                return;
+        bench.listener_fd = listen_unix("a");
+        pid = start(prefork_deep, &bench);
+        expect_becomes(pid, bench.listener_fd, OBSERVE_WAITING);
+        view = view_of(pid, bench.listener_fd);
+        EXPECT_EQ(view.n_processes, 3);
+        EXPECT_EQ(view.processes[0], pid);
+        for (size_t i = 1; i < 3; i++) {
+                uint64_t start_time;
+                pid_t parent;
+
+                EXPECT_EQ(process_get_start_time(view.processes[i], &start_time, &parent, NULL), 0);
+                EXPECT_EQ(parent, view.processes[i - 1]);
+        }
+        stop(pid);
+        close_listener(bench.listener_fd);
+}
+
+static void prefork_full(const Bench *bench) {
+        for (unsigned i = 1; i < OBSERVE_PROCESSES_MAX; i++)
+                start_grandchild(bench, sleep_for_ever);
+        sleep_for_ever(bench);
+}
+
+static void test_view_bounds(void) {
+        Bench bench;
+        View view;
+        pid_t pid;
+
+        if (!has_pidfds() || !has_children())
+                return;
+        bench.listener_fd = listen_unix("a");
+        pid = start(prefork_full, &bench);
+        view = view_of(pid, bench.listener_fd);
+        expect_connections(&view, 0, 0);
+        EXPECT_EQ(view.n_processes, OBSERVE_PROCESSES_MAX);
+        stop(pid);
+
+        pid = start(prefork_crowd, &bench);
+        view = view_of(pid, bench.listener_fd);
+        EXPECT_EQ(view.n_processes, OBSERVE_PROCESSES_MAX);
+        EXPECT(!view.complete);
+        EXPECT_EQ(view.error, -E2BIG);
+        stop(pid);
+        close_listener(bench.listener_fd);
+}
+
+/* ---- the view: connections ---- */
+
+static void own_many(const Bench *bench) {
+        for (unsigned i = 0; i < OBSERVE_CONNECTIONS_MAX + 8; i++) {
+                (void) connect_to(bench->listener_fd);
+                EXPECT(accept(bench->listener_fd, NULL, NULL) >= 0);
+        }
+        sleep_for_ever(bench);
+}
+
+/* Of two connections each has its reader. */
+static void thread_and_main_read(const Bench *bench) {
+        int fd = accept(bench->listener_fd, NULL, NULL);
+        pthread_t thread;
+
+        EXPECT(fd >= 0);
+        EXPECT_EQ(pthread_create(&thread, NULL, thread_read_connection, &fd), 0);
+        read_connection(bench);
+}
+
+static void only_main_reads(const Bench *bench) {
+        EXPECT(accept(bench->listener_fd, NULL, NULL) >= 0);
+        read_connection(bench);
+}
+
+static void expect_two(Body body, size_t n_kept) {
+        Bench bench = { .listener_fd = listen_unix("a") };
+        int client_fds[] = { connect_to(bench.listener_fd), connect_to(bench.listener_fd) };
+        pid_t pid = start(body, &bench);
+        View view;
+
+        await_asleep(pid);
+        expect_view_becomes(pid, bench.listener_fd, 2, n_kept);
+        view = view_of(pid, bench.listener_fd);
+        EXPECT(view.connections[0].inode != view.connections[1].inode);
+        stop(pid);
+        close(client_fds[0]);
+        close(client_fds[1]);
+        close_listener(bench.listener_fd);
+}
+
+static void test_view_connections(void) {
+        Bench bench;
+        View view;
+        pid_t pid;
+
+        if (!has_pidfds())
+                return;
+        expect_two(thread_and_main_read, 2);
+        expect_two(only_main_reads, 1);
+
+        bench.listener_fd = listen_unix("a");
+        pid = start(own_many, &bench);
+        view = view_of(pid, bench.listener_fd);
+        expect_connections(&view, OBSERVE_CONNECTIONS_MAX + 8, 0);
+        stop(pid);
+        close_listener(bench.listener_fd);
+}
+
+/* Nothing that a worker has done on a kept connection goes unnoticed. */
+static void test_view_counters(void) {
+        View before = {}, after;
+        int client_fd;
+        Bench bench;
+        pid_t pid;
+
+        if (!has_pidfds())
+                return;
+        bench.listener_fd = listen_unix("a");
+        client_fd = connect_to(bench.listener_fd);
+        pid = start(read_connection, &bench);
+        await_asleep(pid);
+        before = view_of(pid, bench.listener_fd);
+        expect_connections(&before, 1, 1);
+        after = view_of(pid, bench.listener_fd);
+        EXPECT_EQ(after.run_nsec, before.run_nsec);
+        EXPECT_EQ(after.read_chars, before.read_chars);
+
+        EXPECT_EQ(send(client_fd, "four", 4, 0), 4);
+        for (unsigned i = 0; i < LOOKS_MAX; i++) {
+                after = view_of(pid, bench.listener_fd);
+                if (after.n_kept == 1 && after.read_chars != before.read_chars)
+                        break;
+                (void) usleep(500);
+        }
+        expect_connections(&after, 1, 1);
+        EXPECT_EQ(after.read_chars, before.read_chars + 4);
+        EXPECT(after.run_nsec > before.run_nsec);
+        EXPECT_EQ(after.connections[0].inode, before.connections[0].inode);
+        stop(pid);
+        close(client_fd);
+        close_listener(bench.listener_fd);
+}
+
+/* ---- the view: what may not be looked at ---- */
+
+typedef void (*Check)(const Bench *bench, pid_t pid);
+
+static void expect_view_from(void (*become)(void), Body body, Check check) {
+        Bench bench = { .listener_fd = listen_unix("a") };
+        pid_t pid = start(body, &bench), observer = fork();
+        int status;
+
+        EXPECT(observer >= 0);
+        if (observer == 0) {
+                become();
+                check(&bench, pid);
+                _exit(EXIT_SUCCESS);
+        }
+        EXPECT(waitpid(observer, &status, 0) == observer);
+        EXPECT_EQ(status, 0);
+        stop(pid);
+        close_listener(bench.listener_fd);
+}
+
+static void check_not_permitted(const Bench *bench, pid_t pid) {
+        View view = view_of(pid, bench->listener_fd);
+
+        EXPECT(!view.gone);
+        EXPECT(view.error == -EACCES || view.error == -EPERM);
+        EXPECT(!view.complete);
+        EXPECT(!view.accepting);
+        EXPECT_EQ(view.processes[0], pid);
+}
+
+/* Accepting, then with a connection: there is a socket more, which is all that can be told. */
+static void check_unknown_sockets(const Bench *bench, pid_t pid) {
+        View before, again, after = {};
+        int client_fd;
+
+        expect_becomes(pid, bench->listener_fd, OBSERVE_WAITING);
+        before = view_of(pid, bench->listener_fd);
+        again = view_of(pid, bench->listener_fd);
+        EXPECT_EQ(before.error, -EPERM);
+        EXPECT(before.complete && before.waiting && before.accepting);
+        EXPECT(before.unknown_sockets != 0);
+        EXPECT_EQ(again.unknown_sockets, before.unknown_sockets);
+
+        client_fd = connect_to(bench->listener_fd);
+        for (unsigned i = 0; i < LOOKS_MAX; i++) {
+                after = view_of(pid, bench->listener_fd);
+                if (after.unknown_sockets != before.unknown_sockets)
+                        break;
+        }
+        EXPECT_EQ(after.error, -EPERM);
+        EXPECT(after.complete && !after.waiting && !after.accepting);
+        EXPECT_EQ(after.n_connections, 0);
+        EXPECT(after.unknown_sockets != before.unknown_sockets);
+        close(client_fd);
+}
+
+static void accept_beside_pair(const Bench *bench) {
+        int pair[2];
+
+        EXPECT(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
+        close(bench->ready_fd);
+        EXPECT(accept(bench->listener_fd, NULL, NULL) >= 0);
+        while (pause() < 0)
+                ;
+}
+
+static void check_no_other_sockets(const Bench *bench, pid_t pid) {
+        View view = view_of(pid, bench->listener_fd);
+
+        expect_connections(&view, 0, 0);
+        EXPECT_EQ(view.unknown_sockets, 0);
+}
+
+static void check_unknown_child(const Bench *bench, pid_t pid) {
+        View view;
+
+        expect_becomes(pid, bench->listener_fd, OBSERVE_WAITING);
+        view = view_of(pid, bench->listener_fd);
+        EXPECT(view.waiting && !view.complete && !view.accepting);
+        EXPECT(view.error == -EACCES || view.error == -EPERM);
+        EXPECT_EQ(view.n_processes, 2);
+}
+
+static void test_view_not_permitted(void) {
+        bool root = getuid() == 0;
+
+        if (!has_pidfds() || !has_children())
+                return;
+        expect_view_from(root ? become_nobody : become_self, accept_not_dumpable, check_not_permitted);
+        expect_view_from(root ? become_nobody : become_self,
+                         root ? as_nobody_unknown_grandchild_and_accept : unknown_grandchild_and_accept,
+                         check_unknown_child);
+        expect_view_from(forbid_pidfd_getfd, accept_beside_pair, check_unknown_sockets);
+        expect_view_from(forbid_pidfd_getfd, own_nothing, check_no_other_sockets);
+}
+
+/* In the place of a file of /proc there is nothing to read. */
+static void hide_and_check(const Bench *bench, pid_t pid, const char *path) {
+        int client_fd = connect_to(bench->listener_fd);
+        View view;
+
+        expect_view_becomes(pid, bench->listener_fd, 1, 1);
+        if (unshare(CLONE_NEWNS) < 0 || mount("none", "/", "", MS_REC | MS_PRIVATE, "") < 0 ||
+            mount("/dev/null", path, "", MS_BIND, "") < 0)
+                fprintf(stderr, "skipped part: cannot hide %s: %s\n", path, strerror(errno));
+        else {
+                view = view_of(pid, bench->listener_fd);
+                expect_connections(&view, 1, 0);
+        }
+        close(client_fd);
+}
+
+static void check_without_io(const Bench *bench, pid_t pid) {
+        char path[64];
+
+        (void) snprintf(path, sizeof(path), "/proc/%d/io", pid);
+        hide_and_check(bench, pid, path);
+}
+
+static void check_without_schedstat(const Bench *bench, pid_t pid) {
+        char path[64];
+
+        (void) snprintf(path, sizeof(path), "/proc/%d/task/%d/schedstat", pid, pid);
+        hide_and_check(bench, pid, path);
+}
+
+static void read_later_connection(const Bench *bench) {
+        char c;
+
+        close(bench->ready_fd);
+        EXPECT(read(accept(bench->listener_fd, NULL, NULL), &c, 1) >= 0);
+}
+
+/* Without the counters nobody could tell whether anything has happened, so nothing is kept. */
+static void test_view_no_counters(void) {
+        if (!has_pidfds())
+                return;
+        expect_view_from(become_self, read_later_connection, check_without_io);
+        expect_view_from(become_self, read_later_connection, check_without_schedstat);
+}
+
+/* The descriptors of a process whose main thread has ended cannot be listed. */
+static void test_view_main_thread_ended(void) {
+        Bench bench;
+        pid_t pid;
+        View view;
+
+        if (!has_pidfds())
+                return;
+        bench.listener_fd = listen_unix("a");
+        pid = start(exit_main_thread, &bench);
+        expect_becomes(pid, bench.listener_fd, OBSERVE_WAITING);
+        do
+                view = view_of(pid, bench.listener_fd);
+        while (view.complete);
+        EXPECT_EQ(view.error, -ENODATA);
+        EXPECT(view.waiting && !view.accepting && !view.gone);
+        stop(pid);
+        close_listener(bench.listener_fd);
+}
+
+/* ---- the view: gone ---- */
+
+static void test_view_gone(void) {
+        int client_fd, before, after;
+        siginfo_t info;
+        Bench bench;
+        pid_t pid;
+
+        if (!has_pidfds())
+                return;
+        bench.listener_fd = listen_unix("a");
+        pid = start(exit_at_once, &bench);
+        EXPECT(waitid(P_PID, (id_t) pid, &info, WEXITED | WNOWAIT) == 0);
+        EXPECT(view_of(pid, bench.listener_fd).gone);
+        EXPECT_EQ(observe_is_stopped(pid), -ESRCH);
+        EXPECT(waitpid(pid, NULL, 0) == pid);
+        EXPECT(view_of(pid, bench.listener_fd).gone);
+        EXPECT_EQ(observe_is_stopped(pid), -ESRCH);
+
+        before = dup(2);
+        close(before);
+        for (unsigned i = 0; i < 50; i++) {
+                View view;
+
+                client_fd = connect_to(bench.listener_fd);
+                pid = start(i % 2 == 0 ? child_inherits : thread_reads, &bench);
+                EXPECT(kill(pid, SIGKILL) == 0);
+                do {
+                        view = view_of(pid, bench.listener_fd);
+                        EXPECT(view.gone || view.processes[0] == pid);
+                } while (!view.gone);
+                EXPECT_EQ(view.n_processes, 0);
+                EXPECT(waitpid(pid, NULL, 0) == pid);
+                close(client_fd);
+        }
+        after = dup(2);
+        close(after);
+        EXPECT_EQ(after, before);
+        close_listener(bench.listener_fd);
+}
+
+/* ---- stopped ---- */
+
+static void sleep_under_odd_name(const Bench *bench) {
+        EXPECT(prctl(PR_SET_NAME, "a) T (b) T 1") == 0);
+        sleep_for_ever(bench);
+}
+
+static void test_is_stopped(void) {
+        static const Body bodies[] = { sleep_for_ever, sleep_under_odd_name, busy, many_threads,
+                                       exit_main_thread };
+
+        for (size_t i = 0; i < ELEMENTSOF(bodies); i++) {
+                Bench bench = { .listener_fd = listen_unix("a") };
+                pid_t pid = start(bodies[i], &bench);
+                View view = { .n_processes = 1, .processes = { pid } };
+                siginfo_t info;
+
+                for (unsigned n = 0; n < 2; n++) {
+                        EXPECT_EQ(observe_is_stopped(pid), 0);
+                        suspend(&view);
+                        EXPECT_EQ(observe_is_stopped(pid), 1);
+                        EXPECT(waitid(P_PID, (id_t) pid, &info, WSTOPPED) == 0);
+                        resume(&view);
+                        EXPECT(waitid(P_PID, (id_t) pid, &info, WCONTINUED) == 0);
+                }
+                stop(pid);
+                EXPECT_EQ(observe_is_stopped(pid), -ESRCH);
+                close_listener(bench.listener_fd);
+        }
+}
+
 /* ---- names and cost ---- */
 
 static void test_names(void) {
@@ -1038,19 +1825,31 @@ static uint64_t now_nsec(void) {
         return (uint64_t) ts.tv_sec * 1000000000 + (uint64_t) ts.tv_nsec;
 }
 
-static void print_cost(const char *name, Body body, Observation expected) {
-        Bench bench = { .listener_fd = listen_unix("a") };
-        int client_fd = body == own_connection ? connect_to(bench.listener_fd) : -EBADF;
+static void observe_worker_once(pid_t pid, int listener_fd, uint64_t inode) {
+        (void) observe_worker(pid, listener_fd, inode, NULL);
+}
+
+static void observe_view_once(pid_t pid, int listener_fd, uint64_t inode) {
+        View view;
+
+        observe_view(pid, listener_fd, inode, &view);
+}
+
+/* There is a client for whoever accepts before he is in place. */
+static void print_cost(const char *name, Body body, void (*once)(pid_t, int, uint64_t), bool client) {
+        Bench bench = { .listener_fd = listen_unix("a"), .other_fd = listen_unix("b") };
+        int client_fd = client ? connect_to(bench.listener_fd) : -EBADF;
         pid_t pid = start(body, &bench);
         uint64_t inode = inode_of(bench.listener_fd), best = UINT64_MAX, all;
         const unsigned n = 1000;
 
-        expect_becomes(pid, bench.listener_fd, expected);
+        if (body != busy)
+                await_asleep(pid);
         all = now_nsec();
         for (unsigned i = 0; i < n; i++) {
                 uint64_t begin = now_nsec();
 
-                (void) observe_worker(pid, bench.listener_fd, inode, NULL);
+                once(pid, bench.listener_fd, inode);
                 best = MIN_OF(best, now_nsec() - begin);
         }
         all = now_nsec() - all;
@@ -1059,20 +1858,30 @@ static void print_cost(const char *name, Body body, Observation expected) {
         stop(pid);
         (void) safe_close(client_fd);
         close_listener(bench.listener_fd);
+        close_listener(bench.other_fd);
 }
 
 static void test_cost(void) {
-        print_cost("accept", accept_on_stdin, OBSERVE_WAITING);
-        print_cost("epoll", epoll_level, OBSERVE_WAITING);
-        print_cost("poll", poll_with_timeout, OBSERVE_WAITING);
-        print_cost("pselect", pselect_listener, OBSERVE_WAITING);
-        print_cost("last of 13 threads", many_threads, OBSERVE_WAITING);
+        print_cost("accept", accept_on_stdin, observe_worker_once, false);
+        print_cost("epoll", epoll_level, observe_worker_once, false);
+        print_cost("poll", poll_with_timeout, observe_worker_once, false);
+        print_cost("pselect", pselect_listener, observe_worker_once, false);
+        print_cost("last of 13 threads", many_threads, observe_worker_once, false);
         if (has_pidfds()) {
-                print_cost("asleep", sleep_for_ever, OBSERVE_NOT_WAITING);
-                print_cost("connected", own_connection, OBSERVE_CONNECTED);
+                print_cost("asleep", sleep_for_ever, observe_worker_once, false);
+                print_cost("connected", own_connection, observe_worker_once, true);
         }
         if (has_children())
-                print_cost("prefork, second child", prefork, OBSERVE_WAITING);
+                print_cost("prefork, second child", prefork, observe_worker_once, false);
+        if (!has_pidfds() || !has_children())
+                return;
+        print_cost("view: accept", accept_on_stdin, observe_view_once, false);
+        print_cost("view: epoll", epoll_level, observe_view_once, false);
+        print_cost("view: runs", busy, observe_view_once, false);
+        print_cost("view: connected", own_connection, observe_view_once, true);
+        print_cost("view: kept", read_connection, observe_view_once, true);
+        print_cost("view: 13 threads", many_threads, observe_view_once, false);
+        print_cost("view: prefork, 2 children", prefork, observe_view_once, false);
 }
 
 TEST_MAIN(TEST(test_accept), TEST(test_epoll), TEST(test_poll), TEST(test_stopped_and_continued),
@@ -1081,4 +1890,8 @@ TEST_MAIN(TEST(test_accept), TEST(test_epoll), TEST(test_poll), TEST(test_stoppe
           TEST(test_connected_inet6), TEST(test_unrelated), TEST(test_namesakes), TEST(test_waiting_wins),
           TEST(test_not_permitted),
           TEST(test_descendant_not_permitted), TEST(test_no_pidfd_getfd), TEST(test_gone),
-          TEST(test_dies_while_observed), TEST(test_names), TEST(test_cost))
+          TEST(test_dies_while_observed), TEST(test_view_scenes), TEST(test_view_waiting),
+          TEST(test_view_parents_first), TEST(test_view_bounds), TEST(test_view_connections),
+          TEST(test_view_counters), TEST(test_view_no_counters), TEST(test_view_not_permitted),
+          TEST(test_view_main_thread_ended), TEST(test_view_gone), TEST(test_is_stopped), TEST(test_names),
+          TEST(test_cost))
