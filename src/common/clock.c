@@ -19,6 +19,7 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <time.h>
 
 #include "clock.h"
 
@@ -31,6 +32,14 @@
 #define USEC_PER_WEEK (7 * USEC_PER_DAY)
 #define USEC_PER_MONTH (2629800 * USEC_PER_SEC)
 #define USEC_PER_YEAR (31557600 * USEC_PER_SEC)
+
+uint64_t clock_now_usec(void) {
+        struct timespec ts;
+        int r = clock_gettime(CLOCK_MONOTONIC, &ts);
+
+        assert(r >= 0);
+        return (uint64_t) ts.tv_sec * USEC_PER_SEC + (uint64_t) ts.tv_nsec / 1000;
+}
 
 typedef struct Unit {
         const char *name;

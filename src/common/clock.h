@@ -2,9 +2,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* Time spans and sizes as people write them in unit files. No clock is read here. */
+/* Time spans and sizes as people write them in unit files, and the one clock that is read. */
 
 #include "util.h"
+
+/* CLOCK_MONOTONIC in microseconds. */
+uint64_t clock_now_usec(void);
 
 /* Parses a time span as systemd.time(7) writes it: numbers with units, added up ("30s", "1min 30s",
  * "1.5h", "500ms"), a bare number in seconds, or "infinity" (USEC_INFINITY). Result in microseconds.

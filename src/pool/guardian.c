@@ -29,7 +29,6 @@
 #include <sys/pidfd.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
-#include <time.h>
 
 #include "clock.h"
 #include "guardian.h"
@@ -276,13 +275,6 @@ static void _printf_(5, 6) guardian_log(const Guardian *g, int priority, const c
         va_end(ap);
 }
 
-static uint64_t now_usec(void) {
-        struct timespec ts;
-
-        (void) clock_gettime(CLOCK_MONOTONIC, &ts);
-        return (uint64_t) ts.tv_sec * USEC_PER_SEC + (uint64_t) ts.tv_nsec / 1000;
-}
-
 /* Waits until no process is left in the cgroup: 1, or 0 when deadline_usec has come first, or negative
  * errno. kernfs: a change of cgroup.events since the last read is POLLPRI. */
 static int wait_unpopulated(int cgroup_fd, uint64_t deadline_usec) {
@@ -306,7 +298,7 @@ static int wait_unpopulated(int cgroup_fd, uint64_t deadline_usec) {
                 if (!strstr(text, "populated 1"))
                         return 1;
 
-                left_usec = usec_sub(deadline_usec, now_usec());
+                left_usec = usec_sub(deadline_usec, clock_now_usec());
                 if (left_usec == 0)
                         return 0;
                 ts.tv_sec = (time_t) (left_usec / USEC_PER_SEC);
@@ -340,13 +332,13 @@ static int kill_all(int cgroup_fd) {
         for (unsigned i = 0; r == 0 && i < KILL_TIMEOUT_SEC; i++) {
                 r = cgroup_kill(cgroup_fd);
                 if (r >= 0)
-                        r = wait_unpopulated(cgroup_fd, usec_add(now_usec(), USEC_PER_SEC));
+                        r = wait_unpopulated(cgroup_fd, usec_add(clock_now_usec(), USEC_PER_SEC));
         }
         return r;
 }
 
 static int guardian_end(const Guardian *g) {
-        uint64_t deadline_usec = usec_add(now_usec(), g->settings.stop_timeout_usec);
+        uint64_t deadline_usec = usec_add(clock_now_usec(), g->settings.stop_timeout_usec);
         _cleanup_close_ int cgroup_fd = -EBADF;
         char span[64];
         size_t n;

@@ -19,8 +19,8 @@
 
 /* --- what is left --- */
 
-static char *stored_name(const Worker *w, char buffer[static STORED_WORKER_SIZE]) {
-        (void) snprintf(buffer, STORED_WORKER_SIZE, STORED_WORKER_FORMAT, w->slot, w->generation);
+static char *stored_name(unsigned slot, uint64_t generation, char buffer[static STORED_WORKER_SIZE]) {
+        (void) snprintf(buffer, STORED_WORKER_SIZE, STORED_WORKER_FORMAT, slot, generation);
         return buffer;
 }
 
@@ -29,7 +29,7 @@ void pool_store_worker(Pool *pool, Worker *w) {
 
         if (w->stored || w->stranger || w->pidfd < 0)
                 return;
-        notify_store_fd(pool->p.notify, stored_name(w, name), w->pidfd);
+        notify_store_fd(pool->p.notify, stored_name(w->slot, w->generation, name), w->pidfd);
         w->stored = true;
 }
 
@@ -38,8 +38,7 @@ void pool_store_worker(Pool *pool, Worker *w) {
 static void remove_stored(Pool *pool, unsigned slot, uint64_t generation) {
         char name[STORED_WORKER_SIZE];
 
-        (void) snprintf(name, sizeof(name), STORED_WORKER_FORMAT, slot, generation);
-        notify_remove_fd(pool->p.notify, name);
+        notify_remove_fd(pool->p.notify, stored_name(slot, generation, name));
         for (Worker *w = pool->workers; w; w = w->next)
                 if (w->stored && w->slot == slot && w->generation == generation) {
                         w->stored = false;

@@ -13,11 +13,11 @@
  * that ourselves, and give each call only what is left of the time. Nothing is started on our behalf (no
  * auto-start flag). */
 
-#include <time.h>
 #include <unistd.h>
 
 #include <systemd/sd-bus.h>
 
+#include "clock.h"
 #include "jobs.h"
 
 #define SYSTEMD_NAME "org.freedesktop.systemd1"
@@ -28,16 +28,8 @@ typedef struct Question {
         uint64_t end_usec;
 } Question;
 
-static uint64_t now_usec(void) {
-        struct timespec ts;
-        int r = clock_gettime(CLOCK_MONOTONIC, &ts);
-
-        assert(r >= 0);
-        return (uint64_t) ts.tv_sec * USEC_PER_SEC + (uint64_t) ts.tv_nsec / 1000;
-}
-
 static uint64_t time_left(const Question *q) {
-        return usec_sub(q->end_usec, now_usec());
+        return usec_sub(q->end_usec, clock_now_usec());
 }
 
 /* Authentication and Hello(). Afterwards sd_bus_call() has nothing to wait for but the answer. */
@@ -186,7 +178,7 @@ static int own_unit_is_down(const Question *q) {
 
 static int ask(int (*question)(const Question *q), uint64_t timeout_usec) {
         _cleanup_(sd_bus_close_unrefp) sd_bus *bus = NULL;
-        Question q = { .end_usec = usec_add(now_usec(), timeout_usec) };
+        Question q = { .end_usec = usec_add(clock_now_usec(), timeout_usec) };
         int r;
 
         r = sd_bus_open_system(&bus);

@@ -25,10 +25,10 @@
 #include <sys/queue.h>
 #include <sys/socket.h>
 #include <sys/un.h>
-#include <time.h>
 
 #include <systemd/sd-event.h>
 
+#include "clock.h"
 #include "notify.h"
 
 #define A_YEAR_USEC (365 * 24 * 3600 * USEC_PER_SEC)
@@ -342,14 +342,6 @@ size_t notify_n_queued(const Notify *n) {
         return n->n_queued;
 }
 
-static uint64_t now_usec(void) {
-        struct timespec ts;
-        int r = clock_gettime(CLOCK_MONOTONIC, &ts);
-
-        assert(r >= 0);
-        return (uint64_t) ts.tv_sec * USEC_PER_SEC + (uint64_t) ts.tv_nsec / 1000;
-}
-
 /* Until drain(), which has just returned r, is worth another call, but no longer than usec. */
 static void pause_until_writable(Notify *n, int r, uint64_t usec) {
         struct pollfd p = { .fd = n->fd, .events = POLLOUT };
@@ -364,14 +356,14 @@ static void pause_until_writable(Notify *n, int r, uint64_t usec) {
 }
 
 int notify_flush(Notify *n, uint64_t timeout_usec) {
-        uint64_t end = usec_add(now_usec(), timeout_usec), left;
+        uint64_t end = usec_add(clock_now_usec(), timeout_usec), left;
         unsigned n_lost;
         int r;
 
         assert(n);
 
         n_lost = n->n_lost;
-        while ((r = drain(n)) < 0 && (left = usec_sub(end, now_usec())) > 0)
+        while ((r = drain(n)) < 0 && (left = usec_sub(end, clock_now_usec())) > 0)
                 pause_until_writable(n, r, left);
 
         arm(n, r);

@@ -325,6 +325,7 @@ int worker_new(sd_event *event, const WorkerParameters *p, Worker **ret_worker) 
                 .stranger = p->stranger,
                 .pidfd = p->pidfd,
                 .exec_fd = p->exec_fd,
+                .introduced = p->adopted,
                 .executed = p->exec_fd < 0,
                 .state = p->state,
                 .state_since_usec = p->now_usec,
@@ -348,7 +349,7 @@ int worker_new(sd_event *event, const WorkerParameters *p, Worker **ret_worker) 
 }
 
 void worker_introduce(Worker *w) {
-        if (w->introduced || w->adopted)
+        if (w->introduced)
                 return;
         w->introduced = true;
         worker_log(w, LOG_INFO, MESSAGE_WORKER_STATE, NULL, "starting, pid %d, generation %" PRIu64,

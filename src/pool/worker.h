@@ -33,7 +33,7 @@ struct Worker {
 
         bool ended;                    /* the process has; worker_set_state(WORKER_DEAD) is due */
         uint64_t ended_usec;
-        bool introduced;               /* worker_introduce() */
+        bool introduced;               /* worker_introduce(), or by an earlier helper */
         WorkerState state;             /* written by worker_set_state() only */
         uint64_t state_since_usec;
         uint64_t spawned_usec;
