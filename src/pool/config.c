@@ -277,14 +277,25 @@ static int set_stop_timeout(Parser *p, const char *value) {
         return clock_parse_span(value, &p->config->stop_timeout_usec);
 }
 
-static int set_retire(Parser *p, const char *value) {
-        if (streq(value, "idle"))
-                return -EOPNOTSUPP;
-        if (!streq(value, "signal"))
-                return -EINVAL;
+static const char *const retire_modes[] = {
+        [RETIRE_SIGNAL] = "signal",
+        [RETIRE_IDLE] = "idle",
+};
+static_assert(ELEMENTSOF(retire_modes) == RETIRE_IDLE + 1, "a mode has no name");
 
-        p->config->retire = RETIRE_SIGNAL;
-        return 0;
+const char *retire_mode_to_string(RetireMode mode) {
+        assert((size_t) mode < ELEMENTSOF(retire_modes));
+        return retire_modes[mode];
+}
+
+static int set_retire(Parser *p, const char *value) {
+        for (RetireMode mode = RETIRE_SIGNAL; mode <= RETIRE_IDLE; mode++)
+                if (streq(value, retire_modes[mode])) {
+                        p->config->retire = mode;
+                        return 0;
+                }
+
+        return -EINVAL;
 }
 
 static int set_start_timeout(Parser *p, const char *value) {
@@ -316,7 +327,10 @@ static int set_probe(Parser *p, const char *value) {
         return -EOPNOTSUPP;
 }
 
-/* --max-lifetime= and --request-timeout= */
+static int set_max_lifetime(Parser *p, const char *value) {
+        return parse_span_above_zero(value, &p->config->max_lifetime_usec);
+}
+
 static int set_later_span(Parser *p, const char *value) {
         uint64_t usec;
         int r;
@@ -333,7 +347,11 @@ static int set_max_memory(Parser *p, const char *value) {
         if (r < 0)
                 return r;
 
-        return bytes == 0 ? -EINVAL : -EOPNOTSUPP;
+        if (bytes == 0)
+                return -EINVAL;
+
+        p->config->max_memory = bytes;
+        return 0;
 }
 
 static int set_crash_budget(Parser *p, const char *value) {
@@ -446,8 +464,8 @@ static int set_version(Parser *p, const char *value) {
                set_stop_timeout,                                                                        \
                "     --stop-timeout=SPAN    From the first signal to SIGKILL (default: 30s)\n")         \
         OPTION("retire", 0, "idle or signal", set_retire,                                               \
-               "     --retire=idle|signal   End a worker only when it holds no connection\n"            \
-               "                            (idle: not supported yet), or at once (default)\n")         \
+               "     --retire=idle|signal   End a worker when it holds no request (default), or\n"      \
+               "                            send it the stop signal at once\n")                         \
         OPTION("start-timeout", 0, SPAN_OR_INFINITY, set_start_timeout,                                 \
                "     --start-timeout=SPAN   A worker is to be ready by then (default: 30s)\n")          \
         OPTION("crash-budget", 0, "N/SPAN, N from 0 to 1000 and SPAN above 0, such as 10/10s",          \
@@ -471,10 +489,10 @@ static int set_version(Parser *p, const char *value) {
         OPTION("probe", 0, "a path that begins with / and has no blanks", set_probe,                    \
                "     --probe=PATH           GET that the first worker of a new generation must\n"       \
                "                            answer (not supported yet)\n")                              \
-        OPTION("max-lifetime", 0, SPAN_OR_INFINITY, set_later_span,                                     \
-               "     --max-lifetime=SPAN    Recycle a worker of this age (not supported yet)\n")        \
+        OPTION("max-lifetime", 0, SPAN_OR_INFINITY, set_max_lifetime,                                   \
+               "     --max-lifetime=SPAN    Replace a worker of this age\n")                            \
         OPTION("max-memory", 0, "a size above 0, such as 128M or 1.5G, or infinity", set_max_memory,    \
-               "     --max-memory=SIZE      Recycle a worker of this size (not supported yet)\n")       \
+               "     --max-memory=SIZE      Replace a worker that has grown above this size\n")         \
         OPTION("request-timeout", 0, SPAN_OR_INFINITY, set_later_span,                                  \
                "     --request-timeout=SPAN End a worker stuck in a request (not supported\n"           \
                "                            yet)\n")
@@ -854,7 +872,9 @@ static Config *config_new_default(unsigned n_cpus) {
                 .stop_signal = SIGTERM,
                 .stop_timeout_usec = 30 * USEC_PER_SEC,
                 .start_timeout_usec = 30 * USEC_PER_SEC,
-                .retire = RETIRE_SIGNAL,
+                .retire = RETIRE_IDLE,
+                .max_lifetime_usec = USEC_INFINITY,
+                .max_memory = UINT64_MAX,
                 .listener = LISTENER_AS_PASSED,
                 .crash_budget = 10,
                 .crash_budget_usec = 10 * USEC_PER_SEC,

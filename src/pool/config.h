@@ -18,7 +18,7 @@ typedef enum ReadyMode {
 
 typedef enum RetireMode {
         RETIRE_SIGNAL, /* stop signal at once */
-        RETIRE_IDLE,   /* only when it holds no connection */
+        RETIRE_IDLE,   /* SIGKILL when it holds no request; stop signal after --stop-timeout */
 } RetireMode;
 
 typedef enum ListenerMode {
@@ -36,6 +36,8 @@ typedef struct Config {
         uint64_t stop_timeout_usec;   /* USEC_INFINITY: never SIGKILL */
         uint64_t start_timeout_usec;  /* USEC_INFINITY: wait for ever */
         RetireMode retire;
+        uint64_t max_lifetime_usec;   /* USEC_INFINITY: none */
+        uint64_t max_memory;          /* bytes; UINT64_MAX: none */
         ListenerMode listener;
         unsigned crash_budget;        /* this many early deaths ... */
         uint64_t crash_budget_usec;   /* ... within this time are borne while no worker serves */
@@ -64,6 +66,7 @@ const char *config_help_text(void);
 
 /* The name of an enum value as the option writes it. Static. */
 const char *ready_mode_to_string(ReadyMode mode);
+const char *retire_mode_to_string(RetireMode mode);
 const char *listener_mode_to_string(ListenerMode mode);
 
 /* "SIGTERM" and the like for signal numbers the kernel knows, or "signal N" written to buffer; returns

@@ -189,11 +189,12 @@ static int adopt_one(Pool *pool, Adoptee *a, uint64_t now_usec) {
         w->stored = a->stored || (pool->p.listeners->reexecuted && a->kind == ADOPT_WORKER);
         pool_add_worker(pool, w);
         pool_store_worker(pool, w);
-        /* The helper before us may have died between the decision and the signal. */
-        if (w->state == WORKER_RETIRING)
-                pool_send_stop_signal(pool, w);
-        else if (w->state == WORKER_KILLING)
+        /* The helper before us may have died between the decision and the signal. A retiring worker gets
+         * its stop signal, if it is to have one, once more. */
+        if (w->state == WORKER_KILLING)
                 (void) worker_signal(w, SIGKILL);
+        /* Or while the worker was stopped. Nobody else would know without a cgroup. */
+        (void) worker_signal(w, SIGCONT);
         return 0;
 }
 

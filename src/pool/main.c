@@ -96,6 +96,7 @@ static void print_plan(const Config *config, const char *name, const ListenSet *
         else
                 printf("ready:         %s\n", ready_mode_to_string(config->ready));
         printf("start timeout: %s\n", clock_format_span(span, sizeof(span), config->start_timeout_usec));
+        printf("retire:        %s\n", retire_mode_to_string(config->retire));
         printf("stop:          %s", config_signal_name(config->stop_signal, signal_name));
         printf(", SIGKILL after %s\n", clock_format_span(span, sizeof(span), config->stop_timeout_usec));
         printf("crash budget:  %u in %s\n", config->crash_budget,
@@ -159,6 +160,14 @@ static void occupy_stdio(void) {
         (void) safe_close(fd);
 }
 
+/* As systemd's own programs have it; the second one is set by RestartMode=debug. */
+static void set_log_level(void) {
+        const char *level = getenv("SYSTEMD_LOG_LEVEL"), *invocation = getenv("DEBUG_INVOCATION");
+
+        if ((level && streq(level, "debug")) || (invocation && streq(invocation, "1")))
+                log_set_max_level(LOG_DEBUG);
+}
+
 int main(int argc, char **argv) {
         _cleanup_(config_freep) Config *config = NULL;
         _cleanup_free_ char *name = NULL;
@@ -168,6 +177,7 @@ int main(int argc, char **argv) {
                 return guardian_run(argc, argv);
 
         occupy_stdio();
+        set_log_level();
 
         if (config_new(argc, argv, count_cpus(), getenv("PATH"), &config, &problem) < 0)
                 return fail(&problem);

@@ -147,6 +147,14 @@ static void on_pool_stopped(Manager *m, const Problem *failure) {
         (void) sd_event_exit(m->event, 0);
 }
 
+/* Until the last worker has had SIGKILL: an idle moment is waited for as long as for the end after the stop
+ * signal. */
+static uint64_t stop_usec(const Config *config) {
+        uint64_t usec = config->stop_timeout_usec;
+
+        return config->retire == RETIRE_IDLE ? usec_add(usec, usec) : usec;
+}
+
 static void on_pool_phase(PoolPhase phase, const Problem *failure, void *userdata) {
         Manager *m = userdata;
 
@@ -166,7 +174,7 @@ static void on_pool_phase(PoolPhase phase, const Problem *failure, void *userdat
 
         case POOL_STOPPING:
                 m->stopping = true;
-                notify_stopping(m->notify, m->status, usec_add(m->config->stop_timeout_usec, SLACK_USEC));
+                notify_stopping(m->notify, m->status, usec_add(stop_usec(m->config), SLACK_USEC));
                 if (!failure)
                         say(m, LOG_INFO, MESSAGE_POOL_STOPPING, "Pool %s stops: %s", m->name, m->status);
                 break;
@@ -492,6 +500,17 @@ static void log_strangers(Manager *m) {
         }
 }
 
+/* The helper before us may have died while it had stopped a worker to look at it. */
+static void continue_workers(Manager *m) {
+        _cleanup_(pid_set_clear) PidSet done = {};
+        int r;
+
+        r = cgroup_signal(m->cgroup->workers_fd, SIGCONT, &done);
+        if (r < 0)
+                say(m, LOG_WARNING, NULL, "Could not send SIGCONT to the workers, ignoring: %s",
+                    strerror(-r));
+}
+
 static int take_over(Manager *m) {
         _cleanup_(adoption_freep) Adoption *adoption = NULL;
         _cleanup_(state_freep) State *state = NULL;
@@ -502,6 +521,8 @@ static int take_over(Manager *m) {
                 say(m, LOG_NOTICE, MESSAGE_DEGRADED,
                     "No cgroup of our own (%s): workers may outlive the unit, set Delegate=yes in it",
                     strerror(-r));
+        else
+                continue_workers(m);
 
         r = take_state(m, &state);
         if (r >= 0)

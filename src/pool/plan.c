@@ -92,9 +92,69 @@ static PlanStep plan_starting(const Config *config, const PlanWorker *w, uint64_
         return step;
 }
 
-PlanStep plan_worker(const Config *config, const PlanWorker *w, uint64_t now_usec) {
-        uint64_t deadline_usec;
+/* A short request is over soon, a long one not so soon; and all tries together cost no more than a share of
+ * our time. */
+static uint64_t try_interval(const PlanWorker *w, uint64_t now_usec) {
+        uint64_t usec = usec_sub(now_usec, w->state_since_usec) / 50;
 
+        usec = MIN_OF(MAX_OF(usec, PLAN_TRY_MIN_USEC), PLAN_TRY_MAX_USEC);
+        return MAX_OF(usec, (uint64_t) w->n_retiring * PLAN_TRY_COST_USEC * PLAN_TRY_SHARE);
+}
+
+/* Who never served has nothing to do after a response. Who has its stop signal may do what it likes before
+ * it exits. */
+static PlanVerb try_verb(const PlanWorker *w, uint64_t now_usec) {
+        if (w->signalled_usec > 0)
+                return PLAN_TRY;
+        if (!w->served || usec_sub(now_usec, w->state_since_usec) >= PLAN_PATIENCE_USEC)
+                return PLAN_TRY_HARDER;
+        return PLAN_TRY;
+}
+
+static PlanStep plan_retiring(const Config *config, const PlanWorker *w, uint64_t now_usec) {
+        bool idle = config->retire == RETIRE_IDLE && !w->stranger && !w->unobservable;
+        uint64_t deadline_usec, try_usec;
+
+        deadline_usec = usec_add(w->signalled_usec ?: w->state_since_usec, config->stop_timeout_usec);
+        if (w->signalled_usec > 0 && now_usec >= deadline_usec)
+                return (PlanStep) { PLAN_KILL, USEC_INFINITY };
+        if (w->signalled_usec == 0 && (!idle || now_usec >= deadline_usec))
+                return (PlanStep) { PLAN_SIGNAL, USEC_INFINITY };
+        if (!idle)
+                return (PlanStep) { PLAN_NOTHING, deadline_usec };
+
+        /* The last look may be one at its start. */
+        try_usec = w->looked_usec < w->state_since_usec ? 0 :
+                usec_add(w->looked_usec, try_interval(w, now_usec));
+        if (now_usec >= try_usec)
+                return (PlanStep) { try_verb(w, now_usec), USEC_INFINITY };
+        return (PlanStep) { PLAN_NOTHING, MIN_OF(try_usec, deadline_usec) };
+}
+
+/* Up to a tenth earlier, so that workers that were started together are not replaced together. */
+static uint64_t worn_usec(const Config *config, const PlanWorker *w) {
+        uint64_t usec = config->max_lifetime_usec;
+
+        if (usec == USEC_INFINITY)
+                return USEC_INFINITY;
+        return usec_add(w->spawned_usec, usec - usec / 10240 * (w->random % 1024));
+}
+
+static PlanStep plan_ready(const Config *config, const PlanWorker *w, uint64_t now_usec) {
+        uint64_t usec = worn_usec(config, w);
+
+        if (!w->wanted)
+                return (PlanStep) { PLAN_RETIRE, USEC_INFINITY };
+        if (w->worn)
+                return (PlanStep) { PLAN_NOTHING, USEC_INFINITY };
+        if (w->memory > config->max_memory)
+                return (PlanStep) { PLAN_WEAR_MEMORY, USEC_INFINITY };
+        if (now_usec >= usec)
+                return (PlanStep) { PLAN_WEAR_AGE, USEC_INFINITY };
+        return (PlanStep) { PLAN_NOTHING, usec };
+}
+
+PlanStep plan_worker(const Config *config, const PlanWorker *w, uint64_t now_usec) {
         assert(config);
         assert(w);
 
@@ -104,13 +164,10 @@ PlanStep plan_worker(const Config *config, const PlanWorker *w, uint64_t now_use
                 return plan_starting(config, w, now_usec);
 
         case WORKER_READY:
-                return (PlanStep) { w->wanted ? PLAN_NOTHING : PLAN_RETIRE, USEC_INFINITY };
+                return plan_ready(config, w, now_usec);
 
         case WORKER_RETIRING:
-                deadline_usec = usec_add(w->state_since_usec, config->stop_timeout_usec);
-                if (now_usec >= deadline_usec)
-                        return (PlanStep) { PLAN_KILL, USEC_INFINITY };
-                return (PlanStep) { PLAN_NOTHING, deadline_usec };
+                return plan_retiring(config, w, now_usec);
 
         case WORKER_KILLING: /* The kernel has the word now. */
         case WORKER_DEAD:
@@ -172,6 +229,8 @@ bool plan_slot_spawns(const PlanSlot *slot, const PlanCrowd *crowd, uint64_t now
         if (!slot->wanted || crowd->n_executing >= PLAN_EXECUTING_MAX)
                 return false;
         if (slot->filled && (!slot->outdated || slot->replacing || crowd->n_replacing >= surge))
+                return false;
+        if (slot->filled && slot->worn && crowd->n_replacing + crowd->n_retiring > 0)
                 return false;
 
         *ret_again_usec = slot->not_before_usec;

@@ -19,6 +19,11 @@
 #define PLAN_LOOK_MIN_USEC (1 * USEC_PER_MSEC)
 #define PLAN_LOOK_MAX_USEC (250 * USEC_PER_MSEC)
 #define PLAN_QUIET_USEC (20 * USEC_PER_MSEC)
+#define PLAN_TRY_MIN_USEC (500 * UINT64_C(1))
+#define PLAN_TRY_MAX_USEC (10 * USEC_PER_MSEC)
+#define PLAN_TRY_COST_USEC (100 * UINT64_C(1)) /* what a try may take, ... */
+#define PLAN_TRY_SHARE 4U                      /* ... and one in how much of our time it may be */
+#define PLAN_PATIENCE_USEC (1 * USEC_PER_SEC)
 
 /* What is known of one worker. */
 typedef struct PlanWorker {
@@ -29,9 +34,16 @@ typedef struct PlanWorker {
         bool announced;             /* READY=1 has come */
         bool seen;                  /* it was seen waiting on the listener or owning a connection from it */
         bool unobservable;          /* the last look could not tell */
+        bool stranger;              /* belongs to no slot */
+        bool served;                /* it was ready once */
+        bool worn;                  /* PLAN_WEAR_* was said of it */
+        uint32_t random;            /* any number, the same for the life of the worker */
+        uint64_t memory;            /* bytes, when it was last asked for */
+        uint64_t signalled_usec;    /* the stop signal was sent; 0: not yet */
+        unsigned n_retiring;        /* workers in that state */
         uint64_t spawned_usec;
         uint64_t state_since_usec;
-        uint64_t looked_usec;       /* the last look; 0: none yet */
+        uint64_t looked_usec;       /* the last look or try; 0: none yet */
 } PlanWorker;
 
 typedef enum PlanVerb {
@@ -40,7 +52,12 @@ typedef enum PlanVerb {
         PLAN_READY,        /* it is ready */
         PLAN_ASSUME_READY, /* it cannot be observed and is counted as ready */
         PLAN_FAIL,         /* it missed --start-timeout: retire it and count a failure */
-        PLAN_RETIRE,       /* send the stop signal */
+        PLAN_WEAR_AGE,     /* it is to have a successor: --max-lifetime */
+        PLAN_WEAR_MEMORY,  /* it is to have a successor: --max-memory */
+        PLAN_RETIRE,       /* it is to end: WORKER_RETIRING */
+        PLAN_TRY,          /* kill it if it waits and holds no request */
+        PLAN_TRY_HARDER,   /* kill it if it holds no request */
+        PLAN_SIGNAL,       /* send the stop signal */
         PLAN_KILL,         /* send SIGKILL */
         _PLAN_VERB_MAX,
 } PlanVerb;
@@ -76,6 +93,7 @@ typedef struct PlanSlot {
         bool wanted;
         bool filled;              /* it has a worker, starting or ready */
         bool outdated;            /* that worker is to be replaced */
+        bool worn;                /* for no better reason than its age or size */
         bool replacing;           /* a successor is starting */
         uint64_t not_before_usec; /* end of its back-off */
 } PlanSlot;
@@ -85,12 +103,14 @@ typedef struct PlanCrowd {
         unsigned n_slots;
         unsigned n_executing;     /* workers whose execve() has not been confirmed yet */
         unsigned n_replacing;     /* successors that are starting */
+        unsigned n_retiring;      /* workers that are to end */
         bool proven;              /* a worker of the newest generation has become ready */
 } PlanCrowd;
 
 /* Whether a worker is to be spawned for the slot now: into an empty slot, or as the successor of an
  * outdated worker. Successors start one at a time until one has proven the new generation good, then for
- * a quarter of the slots at a time. If not, *ret_again_usec says when to ask again; USEC_INFINITY: after
+ * a quarter of the slots at a time; those of worn workers one at a time, and the predecessor must be gone
+ * before the next one. If not, *ret_again_usec says when to ask again; USEC_INFINITY: after
  * the next event. */
 bool plan_slot_spawns(const PlanSlot *slot, const PlanCrowd *crowd, uint64_t now_usec,
                       uint64_t *ret_again_usec);

@@ -66,9 +66,6 @@ void pool_add_worker(Pool *pool, Worker *w);
 /* on_fact of each worker; userdata is the pool. */
 void pool_on_worker_fact(Worker *w, void *userdata);
 
-/* The stop signal, and SIGCONT. Logs what goes wrong. */
-void pool_send_stop_signal(Pool *pool, Worker *w);
-
 void pool_enter_phase(Pool *pool, PoolPhase phase);
 
 /* handover.c */

@@ -63,6 +63,11 @@ bool pool_is_outdated(const Pool *pool, const Worker *w) {
         return w->cookie != 0 && w->cookie != pool_listener_of(pool, w->slot)->cookie;
 }
 
+/* Outdated, or to be replaced all the same. */
+static bool needs_successor(const Pool *pool, const Worker *w) {
+        return w->worn || pool_is_outdated(pool, w);
+}
+
 /* A slot has it, or is to have it. */
 static bool is_member(const Pool *pool, const Worker *w) {
         const Slot *slot = pool_slot_of(pool, w);
@@ -390,6 +395,7 @@ static uint64_t fill_slots(Pool *pool, uint64_t now_usec) {
                 .n_slots = n_slots,
                 .n_executing = c.n_executing,
                 .n_replacing = c.n_replacing,
+                .n_retiring = c.per_state[WORKER_RETIRING] + c.per_state[WORKER_KILLING],
                 .proven = pool->proven,
         };
         bool any = false;
@@ -399,7 +405,8 @@ static uint64_t fill_slots(Pool *pool, uint64_t now_usec) {
                 PlanSlot view = {
                         .wanted = pool->phase < POOL_STOPPING,
                         .filled = slot->current,
-                        .outdated = slot->current && pool_is_outdated(pool, slot->current),
+                        .outdated = slot->current && needs_successor(pool, slot->current),
+                        .worn = slot->current && !pool_is_outdated(pool, slot->current),
                         .replacing = slot->successor,
                         .not_before_usec = slot->not_before_usec,
                 };
@@ -492,9 +499,18 @@ static void introduce(Pool *pool, Worker *w, uint64_t now_usec) {
         worker_introduce(w);
 }
 
-void pool_send_stop_signal(Pool *pool, Worker *w) {
+static void send_stop_signal(Pool *pool, Worker *w, uint64_t now_usec) {
+        const Config *config = pool->p.config;
+        char name[16], span[64];
         int r;
 
+        if (config->retire == RETIRE_IDLE && !w->stranger)
+                worker_log(w, LOG_NOTICE, MESSAGE_WORKER_NOT_IDLE, NULL, "pid %d %s%s, sending %s",
+                           (int) w->pid, w->unobservable ? "cannot be observed from outside" :
+                           "had no idle moment within --stop-timeout=", w->unobservable ? "" :
+                           clock_format_span(span, sizeof(span), config->stop_timeout_usec),
+                           config_signal_name(config->stop_signal, name));
+        w->signalled_usec = now_usec;
         r = worker_signal(w, pool->p.config->stop_signal);
         if (r >= 0)
                 r = worker_signal(w, SIGCONT); /* A stopped process takes its signal only when it goes on. */
@@ -522,7 +538,38 @@ static bool vacate(Pool *pool, const Worker *w) {
 static void retire(Pool *pool, Worker *w, const char *reason, uint64_t now_usec) {
         (void) vacate(pool, w);
         worker_set_state(w, WORKER_RETIRING, now_usec, reason);
-        pool_send_stop_signal(pool, w);
+}
+
+/* The successor is for the next pass. */
+static void wear(Pool *pool, Worker *w, bool memory) {
+        w->worn = memory ? "exceeds --max-memory" : "has reached --max-lifetime";
+        request_reconcile(pool);
+}
+
+static void try_to_end(Pool *pool, Worker *w, bool harder) {
+        const Listener *l = pool_listener_of(pool, w->slot);
+        unsigned n_pauses = w->retirement.n_pauses;
+        RetireResult result;
+        char field[48];
+
+        result = retire_try(&w->retirement, &(RetireRequest) {
+                .pid = w->pid,
+                .pidfd = w->pidfd,
+                .listener_fd = l->fd,
+                .listener_inode = l->inode,
+                .unconnected = harder,
+        }, NULL);
+        w->looked_usec = clock_now_usec();
+        w->unobservable = result == RETIRE_UNKNOWN;
+        if (w->retirement.n_pauses > n_pauses) {
+                (void) snprintf(field, sizeof(field), "PAUSE_USEC=%" PRIu64, w->retirement.pause_usec);
+                worker_log(w, LOG_DEBUG, NULL, field, "pid %d was busy after all, stopped for %" PRIu64 "us",
+                           (int) w->pid, w->retirement.pause_usec);
+        }
+        if (result == RETIRE_KILLED) {
+                worker_set_state(w, WORKER_KILLING, w->looked_usec, "idle");
+                pool->unsaved = true;
+        }
 }
 
 /* A successor that has become ready takes its slot over. */
@@ -581,20 +628,21 @@ static void kill_worker(Pool *pool, Worker *w, uint64_t now_usec) {
 }
 
 /* Does what the plan says of one worker until it says nothing more; returns when to ask again. */
-static uint64_t drive_worker(Pool *pool, Worker *w, uint64_t now_usec) {
+static uint64_t drive_worker(Pool *pool, Worker *w, unsigned n_retiring, uint64_t now_usec) {
         uint64_t quiet_until_usec = USEC_INFINITY;
         PlanStep step;
 
         for (;;) {
                 PlanWorker view = worker_to_plan(w, is_wanted(pool, w));
 
+                view.n_retiring = n_retiring;
                 step = plan_worker(pool->p.config, &view, now_usec);
                 if ((step.verb != PLAN_NOTHING && step.verb != PLAN_LOOK) ||
                     !plan_is_quiet(&view, now_usec, &quiet_until_usec))
                         introduce(pool, w, now_usec);
                 if (step.verb == PLAN_NOTHING)
                         return MIN_OF(step.again_usec, quiet_until_usec);
-                if (step.verb != PLAN_LOOK) {
+                if (step.verb != PLAN_LOOK && step.verb != PLAN_TRY && step.verb != PLAN_TRY_HARDER) {
                         request_status(pool);
                         pool->unsaved = true;
                 }
@@ -614,9 +662,23 @@ static uint64_t drive_worker(Pool *pool, Worker *w, uint64_t now_usec) {
                         miss_start_timeout(pool, w, now_usec);
                         break;
 
+                case PLAN_WEAR_AGE:
+                case PLAN_WEAR_MEMORY:
+                        wear(pool, w, step.verb == PLAN_WEAR_MEMORY);
+                        break;
+
                 case PLAN_RETIRE:
-                        retire(pool, w, pool->phase >= POOL_STOPPING ? "pool stops" :
+                        retire(pool, w, pool->phase >= POOL_STOPPING ? "pool stops" : w->worn ? w->worn :
                                pool_slot_of(pool, w) ? "replaced" : "belongs to no slot", now_usec);
+                        break;
+
+                case PLAN_TRY:
+                case PLAN_TRY_HARDER:
+                        try_to_end(pool, w, step.verb == PLAN_TRY_HARDER);
+                        break;
+
+                case PLAN_SIGNAL:
+                        send_stop_signal(pool, w, now_usec);
                         break;
 
                 case PLAN_KILL:
@@ -820,12 +882,14 @@ static void judge(Pool *pool, uint64_t now_usec) {
 
 static int reconcile(Pool *pool) {
         uint64_t now_usec = pool_now(pool), next_usec;
+        unsigned n_retiring;
 
         notice_the_dead(pool, now_usec);
         next_usec = fill_slots(pool, now_usec);
         next_usec = MIN_OF(next_usec, bury_the_dead(pool, NULL, now_usec));
+        n_retiring = count(pool).per_state[WORKER_RETIRING];
         for (Worker *w = pool->workers; w; w = w->next)
-                next_usec = MIN_OF(next_usec, drive_worker(pool, w, now_usec));
+                next_usec = MIN_OF(next_usec, drive_worker(pool, w, n_retiring, now_usec));
         judge(pool, now_usec);
         if (pool->unsaved)
                 pool_save_or_warn(pool);

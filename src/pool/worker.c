@@ -88,6 +88,12 @@ PlanWorker worker_to_plan(const Worker *w, bool wanted) {
                 .announced = w->announced,
                 .seen = w->seen,
                 .unobservable = w->unobservable,
+                .stranger = w->stranger,
+                .served = w->served,
+                .worn = w->worn,
+                .random = w->random,
+                .memory = w->memory,
+                .signalled_usec = w->signalled_usec,
                 .spawned_usec = w->spawned_usec,
                 .state_since_usec = w->state_since_usec,
                 .looked_usec = w->looked_usec,
@@ -201,13 +207,25 @@ static void log_death(const Worker *w, WorkerState last) {
 }
 
 static void log_transition(const Worker *w, WorkerState last, uint64_t now_usec, const char *reason) {
-        char old[64], span[64];
+        char old[64], age[48], pauses[32], pause_max[48], span[64];
+        uint64_t age_usec = usec_sub(now_usec, w->state_since_usec);
+        Fields fields;
 
+        fields_init(&fields, w);
         (void) snprintf(old, sizeof(old), "WORKER_STATE_OLD=%s", rules[last].name);
-        worker_log(w, LOG_INFO, MESSAGE_WORKER_STATE, old, "%s -> %s after %s%s%s", rules[last].name,
-                   rules[w->state].name,
-                   format_age(span, sizeof(span), usec_sub(now_usec, w->state_since_usec)),
-                   reason ? ": " : "", reason ?: "");
+        fields_add(&fields, old);
+        if (last == WORKER_RETIRING) {
+                (void) snprintf(age, sizeof(age), "RETIRE_USEC=%" PRIu64, age_usec);
+                fields_add(&fields, age);
+                (void) snprintf(pauses, sizeof(pauses), "N_PAUSES=%u", w->retirement.n_pauses);
+                fields_add(&fields, pauses);
+                (void) snprintf(pause_max, sizeof(pause_max), "PAUSE_MAX_USEC=%" PRIu64,
+                                w->retirement.pause_max_usec);
+                fields_add(&fields, pause_max);
+        }
+        log_write(LOG_INFO, MESSAGE_WORKER_STATE, fields.list, "%s: %s -> %s after %s%s%s", fields.label,
+                  rules[last].name, rules[w->state].name, format_age(span, sizeof(span), age_usec),
+                  reason ? ": " : "", reason ?: "");
 }
 
 static void release_exec_fd(Worker *w) {
@@ -229,6 +247,7 @@ void worker_set_state(Worker *w, WorkerState state, uint64_t now_usec, const cha
 
         last = w->state;
         w->state = state;
+        w->served = w->served || state == WORKER_READY;
 
         if (!rules[state].owns_exec_fd)
                 release_exec_fd(w);
@@ -326,10 +345,12 @@ int worker_new(sd_event *event, const WorkerParameters *p, Worker **ret_worker) 
                 .pidfd = p->pidfd,
                 .exec_fd = p->exec_fd,
                 .introduced = p->adopted,
+                .served = p->state > WORKER_STARTING,
                 .executed = p->exec_fd < 0,
                 .state = p->state,
                 .state_since_usec = p->now_usec,
                 .spawned_usec = p->spawned_usec,
+                .random = (uint32_t) (p->spawned_usec / 7 + p->slot * UINT64_C(2654435761)),
                 .on_fact = p->on_fact,
                 .userdata = p->userdata,
         };

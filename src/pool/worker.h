@@ -8,6 +8,7 @@
 
 #include "pidfd.h"
 #include "plan.h"
+#include "retire.h"
 #include "util.h"
 #include "worker-state.h"
 
@@ -42,6 +43,12 @@ struct Worker {
         bool announced;
         bool seen;
         bool unobservable;
+        bool served;                   /* has been ready */
+        const char *worn;              /* why it is to have a successor though it serves; or NULL */
+        uint32_t random;
+        uint64_t memory;               /* bytes, when last asked for */
+        uint64_t signalled_usec;       /* the stop signal was sent; 0: not by us */
+        Retirement retirement;
         int exec_error;                /* negative errno of execve(), or 0 */
         Death death;
 

@@ -20,6 +20,8 @@ static Config make_config(ReadyMode mode, uint64_t start_timeout_usec, uint64_t 
                 .ready_delay_usec = 2 * USEC_PER_SEC,
                 .start_timeout_usec = start_timeout_usec,
                 .stop_timeout_usec = stop_timeout_usec,
+                .max_lifetime_usec = USEC_INFINITY,
+                .max_memory = UINT64_MAX,
                 .crash_budget = 2,
                 .crash_budget_usec = 10 * USEC_PER_SEC,
         };
@@ -107,9 +109,7 @@ static void check_worker(const Config *c, WorkerState state, unsigned facts, uin
                 break;
 
         case WORKER_RETIRING:
-                EXPECT_EQ(s.verb, age >= c->stop_timeout_usec ? PLAN_KILL : PLAN_NOTHING);
-                if (s.verb == PLAN_NOTHING && c->stop_timeout_usec != USEC_INFINITY)
-                        EXPECT(s.again_usec == T0 - age + c->stop_timeout_usec);
+                EXPECT_EQ(s.verb, PLAN_SIGNAL); /* --retire=signal; for the rest see below */
                 break;
 
         case WORKER_KILLING:
@@ -169,6 +169,108 @@ static void looks_are_few_and_soon_enough(void) {
         }
         EXPECT_EQ(now, T0 + 30 * USEC_PER_SEC);
         EXPECT(n > 100 && n < 200);
+}
+
+/* since: age of the state, of the stop signal (USEC_INFINITY: none yet) and of the last look. */
+static void check_retiring(const Config *c, unsigned facts, const uint64_t since[static 3], unsigned n_retiring) {
+        bool signalled = since[1] != USEC_INFINITY;
+        PlanWorker w = {
+                .state = WORKER_RETIRING,
+                .wanted = facts & 1,
+                .stranger = facts & 2,
+                .unobservable = facts & 4,
+                .served = facts & 8,
+                .state_since_usec = T0 - since[0],
+                .signalled_usec = signalled ? T0 - since[1] : 0,
+                .looked_usec = T0 - since[2],
+                .n_retiring = n_retiring,
+        };
+        bool idle = c->retire == RETIRE_IDLE && !w.stranger && !w.unobservable;
+        bool late = (signalled ? since[1] : since[0]) >= c->stop_timeout_usec;
+        PlanStep s = plan_worker(c, &w, T0);
+
+        if (signalled && late)
+                EXPECT_EQ(s.verb, PLAN_KILL);
+        else if (!signalled && (late || !idle))
+                EXPECT_EQ(s.verb, PLAN_SIGNAL);
+        else if (!idle || s.verb == PLAN_NOTHING) {
+                EXPECT_EQ(s.verb, PLAN_NOTHING);
+                /* Never in the past, never behind the deadline. */
+                EXPECT(s.again_usec > T0);
+                EXPECT(idle || s.again_usec == usec_add(signalled ? w.signalled_usec : w.state_since_usec,
+                                                        c->stop_timeout_usec));
+                EXPECT(s.again_usec <= usec_add(signalled ? w.signalled_usec : w.state_since_usec,
+                                                c->stop_timeout_usec));
+        } else {
+                /* A program that has its signal may take its time for the rest, one that has served a second. */
+                bool harder = !signalled && (!w.served || since[0] >= PLAN_PATIENCE_USEC);
+
+                EXPECT_EQ(s.verb, harder ? PLAN_TRY_HARDER : PLAN_TRY);
+        }
+
+        /* The first try is made at once, the next ones after a pause. */
+        if (idle && !late && since[2] > since[0])
+                EXPECT(s.verb == PLAN_TRY || s.verb == PLAN_TRY_HARDER);
+        if (idle && !late && since[2] <= since[0]) {
+                uint64_t pause = since[0] / 50;
+
+                pause = pause < PLAN_TRY_MIN_USEC ? PLAN_TRY_MIN_USEC :
+                        pause > PLAN_TRY_MAX_USEC ? PLAN_TRY_MAX_USEC : pause;
+                if (n_retiring >= 1000)
+                        pause = n_retiring * PLAN_TRY_COST_USEC * PLAN_TRY_SHARE;
+                EXPECT_EQ(s.verb != PLAN_NOTHING, since[2] >= pause);
+        }
+}
+
+static void retiring(void) {
+        static const uint64_t ages[] = { 0, 1, PLAN_TRY_MIN_USEC - 1, PLAN_TRY_MIN_USEC, PLAN_TRY_MAX_USEC,
+                                         500 * USEC_PER_MSEC - 1, 500 * USEC_PER_MSEC, PLAN_PATIENCE_USEC - 1,
+                                         PLAN_PATIENCE_USEC, 30 * USEC_PER_SEC - 1, 30 * USEC_PER_SEC,
+                                         60 * USEC_PER_SEC };
+        const size_t n = ELEMENTSOF(ages);
+
+        for (size_t i = 0; i < 2 * ELEMENTSOF(timeouts) * n * (n + 1) * n; i++) {
+                Config c = make_config(READY_AUTO, USEC_INFINITY, timeouts[i / 2 % ELEMENTSOF(timeouts)]);
+                size_t k = i / (2 * ELEMENTSOF(timeouts));
+                uint64_t since[] = { ages[k % n], k / n % (n + 1) == n ? USEC_INFINITY : ages[k / n % (n + 1)],
+                                     ages[k / n / (n + 1)] };
+
+                c.retire = i % 2 ? RETIRE_IDLE : RETIRE_SIGNAL;
+                if (since[1] != USEC_INFINITY && since[1] > since[0])
+                        continue;
+                for (unsigned facts = 0; facts < 16; facts++) {
+                        check_retiring(&c, facts, since, 1);
+                        check_retiring(&c, facts, since, 1000);
+                }
+        }
+}
+
+/* Tries are dense at first and thin out, and a thousand workers at once take no more than a share of the
+ * CPU. */
+static void tries_are_bounded(void) {
+        static const unsigned crowds[] = { 1, 1000 };
+
+        for (size_t i = 0; i < ELEMENTSOF(crowds); i++) {
+                Config c = make_config(READY_AUTO, USEC_INFINITY, 10 * USEC_PER_SEC);
+                PlanWorker w = { .state = WORKER_RETIRING, .served = true, .state_since_usec = T0,
+                                 .n_retiring = crowds[i] };
+                uint64_t now = T0, n_early = 0, n = 0;
+
+                c.retire = RETIRE_IDLE;
+                for (PlanStep s = plan_worker(&c, &w, now); s.verb != PLAN_SIGNAL; s = plan_worker(&c, &w, now)) {
+                        if (s.verb == PLAN_NOTHING) {
+                                EXPECT(s.again_usec > now);
+                                now = s.again_usec;
+                                continue;
+                        }
+                        w.looked_usec = now;
+                        n++;
+                        n_early += now - T0 < 50 * USEC_PER_MSEC;
+                }
+                EXPECT_EQ(now, T0 + 10 * USEC_PER_SEC);
+                EXPECT(crowds[i] > 1 || (n_early > 50 && n > 900));
+                EXPECT(n * crowds[i] * PLAN_TRY_COST_USEC <= 10 * USEC_PER_SEC / PLAN_TRY_SHARE + 1000 * PLAN_TRY_COST_USEC);
+        }
 }
 
 /* Only while a worker starts, only for a moment, and the end of the moment is told. */
@@ -322,5 +424,6 @@ static void pool_exhaustively(void) {
                           PLAN_GO_ON);
 }
 
-TEST_MAIN(TEST(worker_exhaustively), TEST(looks_are_few_and_soon_enough), TEST(quiet), TEST(deaths), TEST(backoff),
+TEST_MAIN(TEST(worker_exhaustively), TEST(looks_are_few_and_soon_enough),
+          TEST(retiring), TEST(tries_are_bounded), TEST(quiet), TEST(deaths), TEST(backoff),
           TEST(budget), TEST(slots), TEST(pool_exhaustively))

@@ -1,0 +1,194 @@
+/* SPDX-FileCopyrightText: fcgi-pool contributors */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* Look, stop, look again, kill.
+ *
+ * A process that runs may accept a connection between the look and the signal, so only the look at a
+ * stopped one counts; the first one is there to stop nobody in vain. It is SIGKILL that follows: any other
+ * signal would need the worker to run once more, and then another thread of it may accept before the
+ * signal's handler has run. All threads of all processes must have stopped: the tree is listed again
+ * afterwards, and who has come since is stopped as well.
+ *
+ * Beliefs. A worker that waits on the listener and has no connection loses nothing. One that has none but
+ * does not wait either is between two requests, or works on after the response, and only the caller knows
+ * how long to be considerate of that. A connection kept for later requests is in use or not, which nobody
+ * can see from outside at one moment: the request may just be on its way. It counts as unused if the worker
+ * waits for the client and has done nothing, and read nothing, for RETIRE_KEPT_USEC. Where pidfd_getfd(2) is
+ * forbidden, a worker with one thread that was in accept and still is, and has no other sockets than before,
+ * has no connection either.
+ *
+ * Order matters should we die in the middle. Descendants are killed first and continued first: what is then
+ * left stopped is either a worker, which the next helper knows, or has a parent that is known. */
+
+#include <errno.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/pidfd.h>
+#include <time.h>
+
+#include "clock.h"
+#include "fd-util.h"
+#include "observe.h"
+#include "retire.h"
+
+#define STOP_USEC (5 * USEC_PER_MSEC)   /* for one process to stop */
+#define STOP_SPINS 16                   /* looks before we sleep in between */
+#define ROUNDS_MAX 3                    /* in which processes may be forked under our hands */
+
+typedef struct Stopped {
+        pid_t pids[OBSERVE_PROCESSES_MAX];
+        int pidfds[OBSERVE_PROCESSES_MAX]; /* owned, but for the first */
+        size_t n;
+} Stopped;
+
+static bool stopped_contains(const Stopped *s, pid_t pid) {
+        for (size_t i = 0; i < s->n; i++)
+                if (s->pids[i] == pid)
+                        return true;
+        return false;
+}
+
+/* Descendants first. */
+static void stopped_signal(const Stopped *s, int signo) {
+        for (size_t i = s->n; i > 0; i--)
+                (void) pidfd_send_signal(s->pidfds[i - 1], signo, NULL, 0);
+}
+
+static void stopped_done(Stopped *s) {
+        for (size_t i = 1; i < s->n; i++)
+                (void) safe_close(s->pidfds[i]);
+}
+
+/* Whether all threads stand still, for zombies do, in time. */
+static bool wait_until_stopped(pid_t pid) {
+        uint64_t end_usec = usec_add(clock_now_usec(), STOP_USEC);
+
+        for (unsigned i = 0; clock_now_usec() < end_usec; i++) {
+                if (i < STOP_SPINS)
+                        (void) sched_yield(); /* it may need our CPU for that */
+                else
+                        (void) nanosleep(&(struct timespec) { .tv_nsec = 1 }, NULL); /* timer slack */
+                if (observe_is_stopped(pid) != 0)
+                        return true;
+        }
+        return false;
+}
+
+/* Stops what is in the view and not in the set yet. */
+static bool stop_all(Stopped *s, const View *view, int worker_pidfd) {
+        for (size_t i = 0; i < view->n_processes; i++) {
+                pid_t pid = view->processes[i];
+                int pidfd;
+
+                if (stopped_contains(s, pid))
+                        continue;
+                pidfd = i == 0 ? worker_pidfd : pidfd_open(pid, 0);
+                if (pidfd < 0 || s->n >= OBSERVE_PROCESSES_MAX)
+                        return false;
+                s->pids[s->n] = pid;
+                s->pidfds[s->n++] = pidfd;
+                if (pidfd_send_signal(pidfd, SIGSTOP, NULL, 0) < 0 || !wait_until_stopped(pid))
+                        return false;
+        }
+        return true;
+}
+
+static bool all_are_stopped(const Stopped *s, const View *view) {
+        for (size_t i = 0; i < view->n_processes; i++)
+                if (!stopped_contains(s, view->processes[i]))
+                        return false;
+        return true;
+}
+
+/* Nothing has happened on the kept connections, as far as the last view of them goes. */
+static bool kept_are_as_before(const Retirement *t, const View *view) {
+        return t->kept_since_usec > 0 && t->kept_run_nsec == view->run_nsec &&
+                t->kept_read_chars == view->read_chars;
+}
+
+/* What may be a worker without a request, and is worth stopping to know for sure. */
+static bool looks_idle(Retirement *t, const View *view, bool unconnected) {
+        uint64_t now_usec;
+
+        if (view->n_connections > view->n_kept)
+                return false;
+        if (view->n_connections == 0)
+                return view->waiting || unconnected;
+
+        now_usec = clock_now_usec();
+        if (!kept_are_as_before(t, view)) {
+                t->kept_since_usec = now_usec;
+                t->kept_run_nsec = view->run_nsec;
+                t->kept_read_chars = view->read_chars;
+        }
+        return usec_sub(now_usec, t->kept_since_usec) >= RETIRE_KEPT_USEC;
+}
+
+/* Connections cannot be asked for, but there can be none. */
+static bool is_accepting(const View *view) {
+        return view->error < 0 && view->complete && view->accepting;
+}
+
+/* The worker is stopped. That costs CPU time, so what it has read has to do. */
+static bool is_idle(const Retirement *t, const View *before, const View *view, bool unconnected) {
+        if (view->gone || !view->complete || view->n_connections > view->n_kept)
+                return false;
+        if (view->error < 0)
+                return is_accepting(before) && is_accepting(view) &&
+                        before->unknown_sockets == view->unknown_sockets;
+        if (view->n_connections > 0)
+                return before->n_connections == view->n_connections &&
+                        t->kept_read_chars == view->read_chars;
+        return view->waiting || unconnected;
+}
+
+static bool stop_and_look(const Retirement *t, const RetireRequest *request, const View *before,
+                          Stopped *stopped) {
+        View view = *before;
+
+        for (unsigned i = 0; i < ROUNDS_MAX; i++) {
+                if (!stop_all(stopped, &view, request->pidfd))
+                        return false;
+                observe_view(request->pid, request->listener_fd, request->listener_inode, &view);
+                if (!all_are_stopped(stopped, &view))
+                        continue;
+                /* A pid that was another's before we had a hold of it is not in the tree any more. */
+                return view.n_processes == stopped->n &&
+                        is_idle(t, before, &view, request->unconnected);
+        }
+        return false;
+}
+
+RetireResult retire_try(Retirement *t, const RetireRequest *request, int *ret_error) {
+        _cleanup_(stopped_done) Stopped stopped = {};
+        uint64_t since_usec;
+        View view;
+
+        assert(t);
+        assert(request && request->pid > 0 && request->pidfd >= 0);
+
+        observe_view(request->pid, request->listener_fd, request->listener_inode, &view);
+        if (view.gone)
+                return RETIRE_BUSY;
+        if (!view.complete) {
+                if (ret_error)
+                        *ret_error = view.error;
+                return RETIRE_UNKNOWN;
+        }
+        if (view.error < 0 ? !is_accepting(&view) : !looks_idle(t, &view, request->unconnected))
+                return RETIRE_BUSY;
+
+        since_usec = clock_now_usec();
+        if (stop_and_look(t, request, &view, &stopped)) {
+                stopped_signal(&stopped, SIGKILL);
+                return RETIRE_KILLED;
+        }
+
+        stopped_signal(&stopped, SIGCONT);
+        t->kept_since_usec = 0;
+        t->pause_usec = usec_sub(clock_now_usec(), since_usec);
+        t->pause_max_usec = MAX_OF(t->pause_max_usec, t->pause_usec);
+        t->n_pauses++;
+        return RETIRE_BUSY;
+}

@@ -1,0 +1,43 @@
+/* SPDX-FileCopyrightText: fcgi-pool contributors */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* The end of a worker that knows nothing of it: all of its processes are stopped, and killed only if they
+ * hold no request. */
+
+#include <sys/types.h>
+
+#include "util.h"
+
+/* A kept connection (FCGI_KEEP_CONN) counts as unused after nothing has happened on it for so long. */
+#define RETIRE_KEPT_USEC (100 * USEC_PER_MSEC)
+
+typedef enum RetireResult {
+        RETIRE_BUSY,    /* it goes on: try again later */
+        RETIRE_KILLED,  /* SIGKILL has been sent to all of its processes */
+        RETIRE_UNKNOWN, /* it goes on, and whether it holds a request cannot be told */
+} RetireResult;
+
+/* What the tries at one worker have to remember. Begins as {}. */
+typedef struct Retirement {
+        uint64_t kept_since_usec; /* nothing has happened on its kept connections since; 0: not known */
+        uint64_t kept_run_nsec, kept_read_chars;
+        unsigned n_pauses;        /* stopped, found busy and continued */
+        uint64_t pause_usec;      /* the last one */
+        uint64_t pause_max_usec;
+} Retirement;
+
+typedef struct RetireRequest {
+        pid_t pid;
+        int pidfd;                /* of pid */
+        int listener_fd;
+        uint64_t listener_inode;
+        bool unconnected;         /* it need not wait on the listener, having no connection is enough */
+} RetireRequest;
+
+/* One try. Looks first, and stops nobody who is seen busy. Takes as long as a few looks; if the worker has
+ * to be stopped for one, it and we wait for that some milliseconds at most. Whoever was stopped is dead or
+ * continued afterwards; if we are killed in between, the next helper has to send SIGCONT. A process that
+ * is gone is RETIRE_BUSY: its death is on its way. *ret_error (may be NULL) is the negative errno
+ * behind RETIRE_UNKNOWN. Does not log. */
+RetireResult retire_try(Retirement *retirement, const RetireRequest *request, int *ret_error);
