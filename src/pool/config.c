@@ -193,7 +193,7 @@ static int set_workers(Parser *p, const char *value) {
         const char *end;
 
         if (streq(value, "auto")) {
-                p->config->n_workers = MIN_OF(p->n_cpus, WORKERS_MAX);
+                p->config->n_workers = p->config->n_workers_min = MIN_OF(p->n_cpus, WORKERS_MAX);
                 return 0;
         }
 
@@ -201,13 +201,13 @@ static int set_workers(Parser *p, const char *value) {
         if (!end)
                 return -EINVAL;
 
-        if (*end == ':')
-                return parse_unsigned(end + 1, MAX_OF(min, 1U), WORKERS_MAX, &max) ? -EOPNOTSUPP : -EINVAL;
-
-        if (*end != '\0' || min == 0)
+        max = min;
+        if (*end == ':' ? !parse_unsigned(end + 1, MAX_OF(min, 1U), WORKERS_MAX, &max) :
+            *end != '\0' || min == 0)
                 return -EINVAL;
 
-        p->config->n_workers = min;
+        p->config->n_workers = max;
+        p->config->n_workers_min = min;
         return 0;
 }
 
@@ -331,12 +331,8 @@ static int set_max_lifetime(Parser *p, const char *value) {
         return parse_span_above_zero(value, &p->config->max_lifetime_usec);
 }
 
-static int set_later_span(Parser *p, const char *value) {
-        uint64_t usec;
-        int r;
-
-        r = parse_span_above_zero(value, &usec);
-        return r < 0 ? r : -EOPNOTSUPP;
+static int set_request_timeout(Parser *p, const char *value) {
+        return parse_span_above_zero(value, &p->config->request_timeout_usec);
 }
 
 static int set_max_memory(Parser *p, const char *value) {
@@ -449,7 +445,7 @@ static int set_version(Parser *p, const char *value) {
                "                            run, and exit\n")                                           \
         OPTION("workers", 'w', "a number from 1 to 16384, MIN:MAX or auto", set_workers,                \
                "  -w --workers=N|auto       Number of workers; auto: one per CPU (default)\n"           \
-               "     --workers=MIN:MAX      Bounds for dynamic sizing (not supported yet)\n")           \
+               "     --workers=MIN:MAX      Bounds; as many as the requests need; MIN may be 0\n")      \
         OPTION("name", 0, "1 to 64 of the characters A-Z a-z 0-9 : _ . @ \\ -", set_name,               \
                "     --name=NAME            Name of the pool in logs and status (default: the\n"        \
                "                            unit's name without suffix)\n")                             \
@@ -493,9 +489,9 @@ static int set_version(Parser *p, const char *value) {
                "     --max-lifetime=SPAN    Replace a worker of this age\n")                            \
         OPTION("max-memory", 0, "a size above 0, such as 128M or 1.5G, or infinity", set_max_memory,    \
                "     --max-memory=SIZE      Replace a worker that has grown above this size\n")         \
-        OPTION("request-timeout", 0, SPAN_OR_INFINITY, set_later_span,                                  \
-               "     --request-timeout=SPAN End a worker stuck in a request (not supported\n"           \
-               "                            yet)\n")
+        OPTION("request-timeout", 0, SPAN_OR_INFINITY, set_request_timeout,                             \
+               "     --request-timeout=SPAN End a worker that is inside one request for longer,\n"      \
+               "                            and log what it was doing\n")
 
 typedef struct Option {
         const char *name;
@@ -868,6 +864,7 @@ static Config *config_new_default(unsigned n_cpus) {
 
         *c = (Config) {
                 .n_workers = MIN_OF(n_cpus, WORKERS_MAX),
+                .n_workers_min = MIN_OF(n_cpus, WORKERS_MAX),
                 .ready = READY_AUTO,
                 .stop_signal = SIGTERM,
                 .stop_timeout_usec = 30 * USEC_PER_SEC,
@@ -875,6 +872,7 @@ static Config *config_new_default(unsigned n_cpus) {
                 .retire = RETIRE_IDLE,
                 .max_lifetime_usec = USEC_INFINITY,
                 .max_memory = UINT64_MAX,
+                .request_timeout_usec = USEC_INFINITY,
                 .listener = LISTENER_AS_PASSED,
                 .crash_budget = 10,
                 .crash_budget_usec = 10 * USEC_PER_SEC,

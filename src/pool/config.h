@@ -29,7 +29,8 @@ typedef enum ListenerMode {
 
 typedef struct Config {
         char *name;                   /* --name, or NULL: the caller derives it from the unit */
-        unsigned n_workers;           /* 1..WORKERS_MAX */
+        unsigned n_workers;           /* at most; 1..WORKERS_MAX */
+        unsigned n_workers_min;       /* at least; the same if the number is fixed */
         ReadyMode ready;
         uint64_t ready_delay_usec;    /* with READY_DELAY */
         int stop_signal;
@@ -38,6 +39,7 @@ typedef struct Config {
         RetireMode retire;
         uint64_t max_lifetime_usec;   /* USEC_INFINITY: none */
         uint64_t max_memory;          /* bytes; UINT64_MAX: none */
+        uint64_t request_timeout_usec; /* USEC_INFINITY: none */
         ListenerMode listener;
         unsigned crash_budget;        /* this many early deaths ... */
         uint64_t crash_budget_usec;   /* ... within this time are borne while no worker serves */

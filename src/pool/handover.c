@@ -241,6 +241,11 @@ static void assign_slots(Pool *pool) {
                         slot->current = w;
         }
 
+        /* As many as there were. */
+        for (unsigned i = 0; i < pool->p.config->n_workers; i++)
+                if (pool->slots[i].current)
+                        pool->n_wanted = MAX_OF(pool->n_wanted, i + 1);
+
         /* A roll that was under way goes on. */
         for (Worker *w = pool->workers; pool->rolling && w; w = w->next) {
                 Slot *slot = pool_slot_of(pool, w);

@@ -4,7 +4,7 @@
 /* What workers say about themselves.
  *
  * One socket serves all workers; who speaks is what the kernel says in SCM_CREDENTIALS, so no worker can
- * speak for another and no other process for any. Only READY=1 is listened to. A worker's STOPPING=1,
+ * speak for another and no other process for any. Only READY=1 and WATCHDOG=1 are listened to. A worker's STOPPING=1,
  * STATUS= or MAINPID= ends here: passed on to PID 1 they would be taken for the service's. */
 
 #include <stdio.h>
@@ -98,7 +98,7 @@ static bool has_line(const char *text, const char *line) {
         return false;
 }
 
-int inbox_receive(int fd, pid_t *ret_pid, bool *ret_ready) {
+int inbox_receive(int fd, InboxMessage *ret) {
         union {
                 struct cmsghdr header;
                 char space[CMSG_SPACE(sizeof(struct ucred)) + CMSG_SPACE(sizeof(int) * 16)];
@@ -125,7 +125,10 @@ int inbox_receive(int fd, pid_t *ret_pid, bool *ret_ready) {
                         memcpy(&ucred, CMSG_DATA(c), sizeof(ucred));
         }
 
-        *ret_pid = ucred.pid;
-        *ret_ready = has_line(text, "READY=1");
+        *ret = (InboxMessage) {
+                .pid = ucred.pid,
+                .ready = has_line(text, "READY=1"),
+                .watchdog = has_line(text, "WATCHDOG=1"),
+        };
         return 1;
 }

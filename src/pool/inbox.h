@@ -14,7 +14,12 @@
  * is what NOTIFY_SOCKET shall say, to be freed. Negative errno. Does not log. */
 int inbox_open(const char *runtime_directory, int *ret_fd, char **ret_address);
 
-/* Receives one datagram. Returns 1 and the kernel-verified sender with whether the text holds a line
- * READY=1; 0 if there is none to be read; negative errno. Descriptors that came along are closed, too
- * long datagrams are read as far as they go. */
-int inbox_receive(int fd, pid_t *ret_pid, bool *ret_ready);
+typedef struct InboxMessage {
+        pid_t pid;     /* the sender, as the kernel says */
+        bool ready;    /* there is a line READY=1 */
+        bool watchdog; /* WATCHDOG=1 */
+} InboxMessage;
+
+/* Receives one datagram. Returns 1 and what it says; 0 if there is none to be read; negative errno.
+ * Descriptors that came along are closed, too long datagrams are read as far as they go. */
+int inbox_receive(int fd, InboxMessage *ret);

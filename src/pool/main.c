@@ -89,7 +89,10 @@ static void print_plan(const Config *config, const char *name, const ListenSet *
         printf("command:       %s", config->executable);
         for (char **a = config->command + 1; *a; a++)
                 printf(" %s", *a);
-        printf("\nworkers:       %u\n", config->n_workers);
+        printf("\nworkers:       %u", config->n_workers_min);
+        if (config->n_workers > config->n_workers_min)
+                printf(" to %u", config->n_workers);
+        putchar('\n');
         if (config->ready == READY_DELAY)
                 printf("ready:         alive for %s\n",
                        clock_format_span(span, sizeof(span), config->ready_delay_usec));
@@ -99,6 +102,14 @@ static void print_plan(const Config *config, const char *name, const ListenSet *
         printf("retire:        %s\n", retire_mode_to_string(config->retire));
         printf("stop:          %s", config_signal_name(config->stop_signal, signal_name));
         printf(", SIGKILL after %s\n", clock_format_span(span, sizeof(span), config->stop_timeout_usec));
+        if (config->max_lifetime_usec != USEC_INFINITY)
+                printf("max lifetime:  %s\n",
+                       clock_format_span(span, sizeof(span), config->max_lifetime_usec));
+        if (config->max_memory != UINT64_MAX)
+                printf("max memory:    %llu bytes\n", (unsigned long long) config->max_memory);
+        if (config->request_timeout_usec != USEC_INFINITY)
+                printf("request:       %s at most\n",
+                       clock_format_span(span, sizeof(span), config->request_timeout_usec));
         printf("crash budget:  %u in %s\n", config->crash_budget,
                clock_format_span(span, sizeof(span), config->crash_budget_usec));
         for (size_t i = 0; set && i < set->n_listeners; i++)

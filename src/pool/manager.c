@@ -155,8 +155,17 @@ static uint64_t stop_usec(const Config *config) {
         return config->retire == RETIRE_IDLE ? usec_add(usec, usec) : usec;
 }
 
+static const char *format_workers(const Config *config, char *buffer, size_t size) {
+        if (config->n_workers_min == config->n_workers)
+                (void) snprintf(buffer, size, "%u workers", config->n_workers);
+        else
+                (void) snprintf(buffer, size, "%u to %u workers", config->n_workers_min, config->n_workers);
+        return buffer;
+}
+
 static void on_pool_phase(PoolPhase phase, const Problem *failure, void *userdata) {
         Manager *m = userdata;
+        char workers[48];
 
         pool_format_status(m->pool, m->status, sizeof(m->status));
 
@@ -167,8 +176,8 @@ static void on_pool_phase(PoolPhase phase, const Problem *failure, void *userdat
 
         case POOL_SERVING:
                 notify_ready(m->notify, m->status);
-                say(m, LOG_INFO, MESSAGE_POOL_STARTED, "Pool %s is ready: %u workers on %s%s", m->name,
-                    m->config->n_workers, m->listeners->listeners[0].address,
+                say(m, LOG_INFO, MESSAGE_POOL_STARTED, "Pool %s is ready: %s on %s%s", m->name,
+                    format_workers(m->config, workers, sizeof(workers)), m->listeners->listeners[0].address,
                     m->listeners->n_listeners > 1 ? " and others" : "");
                 break;
 

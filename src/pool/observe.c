@@ -21,6 +21,7 @@
 #include "observe.h"
 
 #include <fcntl.h>
+#include <linux/tcp.h>
 #include <linux/sockios.h>
 #include <netinet/in.h>
 #include <poll.h>
@@ -411,25 +412,28 @@ static void view_add_unknown_socket(View *view, uint64_t inode, int error) {
 }
 
 /* The same socket may come by again, as a duplicate or in a child, and there somebody may wait for it. */
-static void view_add_connection(View *view, uint64_t inode, bool kept) {
+static void view_add_connection(View *view, uint64_t inode, bool kept, bool answered) {
         size_t n_listed = MIN_OF(view->n_connections, (size_t) OBSERVE_CONNECTIONS_MAX);
 
         for (size_t i = 0; i < n_listed; i++)
                 if (view->connections[i].inode == inode) {
                         view->n_kept += kept && !view->connections[i].kept;
+                        view->n_answered += answered && !view->connections[i].answered;
                         view->connections[i].kept |= kept;
+                        view->connections[i].answered |= answered;
                         return;
                 }
         if (n_listed < OBSERVE_CONNECTIONS_MAX)
-                view->connections[n_listed] = (ObservedConnection) { .inode = inode, .kept = kept };
+                view->connections[n_listed] = (ObservedConnection) { inode, kept, answered };
         view->n_connections++;
         view->n_kept += kept;
+        view->n_answered += answered;
 }
 
 static void view_forget_kept(View *view) {
-        view->n_kept = 0;
+        view->n_kept = view->n_answered = 0;
         for (size_t i = 0; i < ELEMENTSOF(view->connections); i++)
-                view->connections[i].kept = false;
+                view->connections[i].kept = view->connections[i].answered = false;
 }
 
 static int view_look_at_thread(const Look *look, pid_t pid, pid_t tid, Activity *activity) {
@@ -484,6 +488,29 @@ static bool activity_has_reader(const Activity *activity, int fd) {
         return false;
 }
 
+/* TCP remembers how long ago something was sent and received last, to a tick of some milliseconds: 1 if the
+ * worker had the last word, 0 if the client had it or the worker never spoke, -1 if that cannot be told, as
+ * of AF_UNIX. */
+static int had_last_word(int fd) {
+        struct tcp_info info = {};
+        socklen_t size = sizeof(info);
+
+        if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) < 0)
+                return -1;
+        if (info.tcpi_data_segs_out == 0)
+                return 0;
+        return info.tcpi_last_data_sent == info.tcpi_last_data_recv ? -1 :
+                info.tcpi_last_data_sent < info.tcpi_last_data_recv;
+}
+
+static void view_look_at_connection(View *view, uint64_t inode, int copy, bool has_reader) {
+        int word = 0;
+
+        if (has_reader && nothing_is_unread(copy))
+                word = had_last_word(copy);
+        view_add_connection(view, inode, word != 0, word > 0);
+}
+
 /* Descriptors are those of the main thread. Once it has ended it has none, whatever the others have. */
 static int view_look_at_sockets(View *view, const Look *look, pid_t pid, int pidfd,
                                 const Activity *activity) {
@@ -499,8 +526,7 @@ static int view_look_at_sockets(View *view, const Look *look, pid_t pid, int pid
 
                 r = connection_dup(look, pidfd, fd, &copy);
                 if (r > 0)
-                        view_add_connection(view, inode,
-                                            activity_has_reader(activity, fd) && nothing_is_unread(copy));
+                        view_look_at_connection(view, inode, copy, activity_has_reader(activity, fd));
                 if (r < 0)
                         view_add_unknown_socket(view, inode, r);
         }
@@ -594,7 +620,7 @@ static int process_add_run_nsec(pid_t pid, uint64_t *sum) {
         return r;
 }
 
-static int view_get_usage(const View *view, uint64_t *ret_run_nsec, uint64_t *ret_read_chars) {
+int observe_get_usage(const View *view, uint64_t *ret_run_nsec, uint64_t *ret_read_chars) {
         uint64_t run_nsec = 0, read_chars = 0, n;
         int r;
 
@@ -633,7 +659,7 @@ void observe_view(pid_t pid, int listener_fd, uint64_t listener_inode, View *ret
         view_look_at_tree(ret, &look, pid);
         if (!view_is_kept(ret))
                 return;
-        if (view_get_usage(ret, &run_nsec, &read_chars) < 0) {
+        if (observe_get_usage(ret, &run_nsec, &read_chars) < 0) {
                 view_forget_kept(ret);
                 return;
         }

@@ -35,7 +35,8 @@ const char *observation_to_string(Observation observation);
 typedef struct ObservedConnection {
         uint64_t inode; /* of the socket: names the connection for as long as it lives */
         bool kept;      /* the worker waits for the client: nothing is unread, and a thread is asleep
-                         * reading from it or polling it alone */
+                         * reading from it or polling it alone; over TCP the worker also had the last word */
+        bool answered;  /* kept, and the worker is known to have had the last word (TCP only) */
 } ObservedConnection;
 
 /* All that can be told of a worker at one moment. */
@@ -46,7 +47,8 @@ typedef struct View {
         int error;      /* negative errno: connections beside the ones listed cannot be excluded; or 0 */
         uint64_t unknown_sockets; /* with error: a number that changes with the set of sockets that could
                                    * not be looked into */
-        size_t n_connections, n_kept; /* all of them, also those beyond OBSERVE_CONNECTIONS_MAX */
+        /* All of them, also those beyond OBSERVE_CONNECTIONS_MAX. */
+        size_t n_connections, n_kept, n_answered;
         ObservedConnection connections[OBSERVE_CONNECTIONS_MAX];
         uint64_t run_nsec;   /* CPU time of all threads; 0 unless all connections are kept */
         uint64_t read_chars; /* bytes all processes have got by read(2); likewise */
@@ -64,8 +66,8 @@ typedef struct View {
  * A stopped thread shows the call it was stopped in, which may have returned already. If that is accept,
  * there is a connection; poll, something is unread; read, read_chars has grown since the view before, which
  * the caller compares. recvfrom(2) and recvmsg(2) would leave no trace, so who sleeps there keeps no
- * connection, nor does epoll, where there may be anything beside. Kept does not mean between two requests:
- * the client may owe the rest of one.
+ * connection, nor does epoll, where there may be anything beside. Kept, and not answered, does not mean
+ * between two requests: the client may owe the rest of one.
  *
  * A connection found more than once, as a duplicate or in a child, counts once if it is among the listed
  * ones. If pidfd_getfd(2) is forbidden, error is set, no connection is found and unknown_sockets stands for
@@ -74,6 +76,10 @@ typedef struct View {
  * has vanished while we looked, zombies included, is not in the view. If the counters cannot be read, no
  * connection counts as kept. Never fails, does not log. */
 void observe_view(pid_t pid, int listener_fd, uint64_t listener_inode, View *ret);
+
+/* CPU time of all threads that the view's processes have now, and what they have got by read(2). Negative
+ * errno: one of them cannot be asked. Does not log. */
+int observe_get_usage(const View *view, uint64_t *ret_run_nsec, uint64_t *ret_read_chars);
 
 /* Whether SIGSTOP has arrived: 1 if all threads of the process are stopped by job control (state T), 0 if
  * not yet; -ESRCH: the process is gone, zombies included; or another negative errno. Does not log. */

@@ -20,6 +20,7 @@
 #include <sys/wait.h>
 
 #include "pidfd.h"
+#include "proc.h"
 
 /* linux/pidfd.h of 6.15. Our own names, since the header may be older, newer or of another opinion. */
 typedef struct PidfdInfo {
@@ -254,4 +255,23 @@ int process_get_environment_number(pid_t pid, const char *name, uint64_t max, ui
                 return parse_number(value + 1, max, ret_value);
         }
         return -ENXIO;
+}
+
+int process_get_memory(pid_t pid, uint64_t *ret_bytes) {
+        char path[48], text[1024];
+        const char *p;
+        int r;
+
+        assert(pid > 0);
+        assert(ret_bytes);
+
+        (void) snprintf(path, sizeof(path), "/proc/%d/smaps_rollup", pid);
+        r = proc_read_file(path, text, sizeof(text));
+        if (r < 0)
+                return r == -ENOENT ? -ESRCH : r;
+        p = strstr(text, "\nPss:");
+        if (!p)
+                return -ESRCH; /* a zombie has no memory */
+        *ret_bytes = strtoull(p + strlen("\nPss:"), NULL, 10) * 1024;
+        return 0;
 }

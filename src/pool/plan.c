@@ -111,15 +111,29 @@ static PlanVerb try_verb(const PlanWorker *w, uint64_t now_usec) {
         return PLAN_TRY;
 }
 
+/* A good part of the deadline, for behind it the worker is worse off. */
+uint64_t plan_kept_usec(const Config *config, const PlanWorker *w) {
+        assert(config);
+        assert(w);
+
+        if (w->signalled_usec > 0)
+                return PLAN_ANSWERED_USEC;
+        return MAX_OF(MIN_OF(config->stop_timeout_usec / 4, PLAN_KEPT_USEC), PLAN_ANSWERED_USEC);
+}
+
 static PlanStep plan_retiring(const Config *config, const PlanWorker *w, uint64_t now_usec) {
-        bool idle = config->retire == RETIRE_IDLE && !w->stranger && !w->unobservable;
-        uint64_t deadline_usec, try_usec;
+        bool idle = config->retire == RETIRE_IDLE && !w->stranger && !w->stuck && !w->unobservable;
+        uint64_t deadline_usec, abort_usec, try_usec;
 
         deadline_usec = usec_add(w->signalled_usec ?: w->state_since_usec, config->stop_timeout_usec);
         if (w->signalled_usec > 0 && now_usec >= deadline_usec)
                 return (PlanStep) { PLAN_KILL, USEC_INFINITY };
         if (w->signalled_usec == 0 && (!idle || now_usec >= deadline_usec))
                 return (PlanStep) { PLAN_SIGNAL, USEC_INFINITY };
+        if (w->stuck && !w->aborted) {
+                abort_usec = usec_add(w->signalled_usec, config->stop_timeout_usec / 2);
+                return (PlanStep) { now_usec >= abort_usec ? PLAN_ABORT : PLAN_NOTHING, abort_usec };
+        }
         if (!idle)
                 return (PlanStep) { PLAN_NOTHING, deadline_usec };
 
@@ -141,17 +155,23 @@ static uint64_t worn_usec(const Config *config, const PlanWorker *w) {
 }
 
 static PlanStep plan_ready(const Config *config, const PlanWorker *w, uint64_t now_usec) {
-        uint64_t usec = worn_usec(config, w);
+        uint64_t usec = worn_usec(config, w), silent_usec = USEC_INFINITY;
 
-        if (!w->wanted)
+        if (w->stuck || !w->wanted)
                 return (PlanStep) { PLAN_RETIRE, USEC_INFINITY };
+        if (w->request_usec > config->request_timeout_usec)
+                return (PlanStep) { PLAN_STUCK, USEC_INFINITY };
+        if (w->pinged_usec > 0)
+                silent_usec = usec_add(w->pinged_usec, config->request_timeout_usec);
+        if (now_usec >= silent_usec)
+                return (PlanStep) { PLAN_SILENT, USEC_INFINITY };
         if (w->worn)
-                return (PlanStep) { PLAN_NOTHING, USEC_INFINITY };
-        if (w->memory > config->max_memory)
+                return (PlanStep) { PLAN_NOTHING, silent_usec };
+        if (w->large)
                 return (PlanStep) { PLAN_WEAR_MEMORY, USEC_INFINITY };
         if (now_usec >= usec)
                 return (PlanStep) { PLAN_WEAR_AGE, USEC_INFINITY };
-        return (PlanStep) { PLAN_NOTHING, usec };
+        return (PlanStep) { PLAN_NOTHING, MIN_OF(usec, silent_usec) };
 }
 
 PlanStep plan_worker(const Config *config, const PlanWorker *w, uint64_t now_usec) {
@@ -235,6 +255,60 @@ bool plan_slot_spawns(const PlanSlot *slot, const PlanCrowd *crowd, uint64_t now
 
         *ret_again_usec = slot->not_before_usec;
         return now_usec >= slot->not_before_usec;
+}
+
+static unsigned round_up(const Config *config, unsigned n, unsigned n_step) {
+        return MIN_OF((n + n_step - 1) / n_step * n_step, config->n_workers);
+}
+
+unsigned plan_workers_min(const Config *config, unsigned n_step) {
+        return round_up(config, config->n_workers_min, n_step);
+}
+
+static unsigned plan_size(const Config *config, const PlanLoad *load, bool pressed, uint64_t now_usec) {
+        unsigned n_coming = load->n_wanted - MIN_OF(load->n_ready, load->n_wanted), n;
+
+        if (pressed && load->n_queued > n_coming && (load->pressed || load->n_queued >= load->n_ready)) {
+                n = MIN_OF(load->n_queued - n_coming, config->n_workers);
+                return round_up(config, MIN_OF(load->n_wanted + n, config->n_workers), load->n_step);
+        }
+        if (usec_sub(now_usec, load->peak_since_usec) < PLAN_SHRINK_USEC)
+                return load->n_wanted;
+        n = load->n_peak + (load->n_peak + 3) / 4;
+        return MIN_OF(round_up(config, MAX_OF(n, config->n_workers_min), load->n_step), load->n_wanted);
+}
+
+/* Dense at first, when a burst may have begun, and soon thinner. */
+static uint64_t watch_interval(const Config *config, const PlanLoad *load, uint64_t now_usec) {
+        uint64_t usec = PLAN_WATCH_SLOW_USEC;
+
+        if (config->request_timeout_usec != USEC_INFINITY)
+                usec = MIN_OF(MAX_OF(config->request_timeout_usec / 4, PLAN_WATCH_MIN_USEC), PLAN_WATCH_MAX_USEC);
+        if (config->n_workers_min < config->n_workers)
+                usec = MIN_OF(MAX_OF(usec_sub(now_usec, load->awake_usec) * 3, PLAN_WATCH_MIN_USEC),
+                              PLAN_WATCH_MAX_USEC);
+        return MAX_OF(usec, (uint64_t) load->n_ready * PLAN_WATCH_COST_USEC * PLAN_WATCH_SHARE);
+}
+
+PlanLoadStep plan_load(const Config *config, const PlanLoad *load, uint64_t now_usec) {
+        PlanLoadStep step;
+
+        assert(config);
+        assert(load && load->n_step > 0);
+
+        step.pressed = load->n_queued > 0 && load->n_taken >= load->n_ready;
+        step.n_wanted = plan_size(config, load, step.pressed, now_usec);
+        /* A request on a kept connection wakes nobody up. */
+        step.rest = load->n_queued == 0 && load->n_busy == 0 &&
+                (load->n_connected == 0 || config->request_timeout_usec == USEC_INFINITY);
+        if (!step.rest)
+                step.again_usec = usec_add(now_usec, watch_interval(config, load, now_usec));
+        else if (step.n_wanted > plan_workers_min(config, load->n_step))
+                step.again_usec = MAX_OF(usec_add(load->peak_since_usec, PLAN_SHRINK_USEC),
+                                         usec_add(now_usec, PLAN_WATCH_MIN_USEC));
+        else
+                step.again_usec = USEC_INFINITY;
+        return step;
 }
 
 /* Of a start, or of a roll: both are verdicts that somebody waits for. */

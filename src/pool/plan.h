@@ -24,6 +24,15 @@
 #define PLAN_TRY_COST_USEC (100 * UINT64_C(1)) /* what a try may take, ... */
 #define PLAN_TRY_SHARE 4U                      /* ... and one in how much of our time it may be */
 #define PLAN_PATIENCE_USEC (1 * USEC_PER_SEC)
+#define PLAN_ANSWERED_USEC (100 * USEC_PER_MSEC)
+#define PLAN_KEPT_USEC (3 * USEC_PER_SEC)
+#define PLAN_WATCH_MIN_USEC (1 * USEC_PER_MSEC)
+#define PLAN_WATCH_MAX_USEC (250 * USEC_PER_MSEC)
+#define PLAN_WATCH_SLOW_USEC (5 * USEC_PER_SEC)
+#define PLAN_WATCH_COST_USEC (30 * UINT64_C(1)) /* what a look at a worker may take, ... */
+#define PLAN_WATCH_SHARE 20U                    /* ... and one in how much of our time all looks may be */
+#define PLAN_MEMORY_USEC (10 * USEC_PER_SEC)
+#define PLAN_SHRINK_USEC (5 * USEC_PER_SEC)
 
 /* What is known of one worker. */
 typedef struct PlanWorker {
@@ -35,10 +44,14 @@ typedef struct PlanWorker {
         bool seen;                  /* it was seen waiting on the listener or owning a connection from it */
         bool unobservable;          /* the last look could not tell */
         bool stranger;              /* belongs to no slot */
+        bool stuck;                 /* PLAN_STUCK or PLAN_SILENT was said of it */
+        bool aborted;               /* PLAN_ABORT was */
         bool served;                /* it was ready once */
         bool worn;                  /* PLAN_WEAR_* was said of it */
         uint32_t random;            /* any number, the same for the life of the worker */
-        uint64_t memory;            /* bytes, when it was last asked for */
+        bool large;                 /* above --max-memory, when it was last asked for */
+        uint64_t request_usec;      /* how old its oldest request was, seen at the last look; 0: none */
+        uint64_t pinged_usec;       /* its last WATCHDOG=1; 0: none yet */
         uint64_t signalled_usec;    /* the stop signal was sent; 0: not yet */
         unsigned n_retiring;        /* workers in that state */
         uint64_t spawned_usec;
@@ -54,10 +67,13 @@ typedef enum PlanVerb {
         PLAN_FAIL,         /* it missed --start-timeout: retire it and count a failure */
         PLAN_WEAR_AGE,     /* it is to have a successor: --max-lifetime */
         PLAN_WEAR_MEMORY,  /* it is to have a successor: --max-memory */
+        PLAN_STUCK,        /* it is inside one request for longer than --request-timeout */
+        PLAN_SILENT,       /* there was no WATCHDOG=1 for longer than that */
         PLAN_RETIRE,       /* it is to end: WORKER_RETIRING */
         PLAN_TRY,          /* kill it if it waits and holds no request */
         PLAN_TRY_HARDER,   /* kill it if it holds no request */
         PLAN_SIGNAL,       /* send the stop signal */
+        PLAN_ABORT,        /* send SIGABRT, for a core */
         PLAN_KILL,         /* send SIGKILL */
         _PLAN_VERB_MAX,
 } PlanVerb;
@@ -69,6 +85,10 @@ typedef struct PlanStep {
 
 /* What to do with a worker now. */
 PlanStep plan_worker(const Config *config, const PlanWorker *worker, uint64_t now_usec);
+
+/* For how long nothing may have happened on a connection that a retiring worker keeps, and on which the
+ * client may owe half a request, before it counts as unused. */
+uint64_t plan_kept_usec(const Config *config, const PlanWorker *worker);
 
 /* Whether journald and PID 1 are to hear nothing about a worker's slot yet, *ret_until_usec being the end of
  * that (else USEC_INFINITY): what they do with it takes CPU time from the start of the worker. */
@@ -114,6 +134,37 @@ typedef struct PlanCrowd {
  * the next event. */
 bool plan_slot_spawns(const PlanSlot *slot, const PlanCrowd *crowd, uint64_t now_usec,
                       uint64_t *ret_again_usec);
+
+/* What is known of how busy the pool is. */
+typedef struct PlanLoad {
+        unsigned n_wanted;         /* slots that want a worker */
+        unsigned n_step;           /* their number is a multiple of that: the listeners */
+        unsigned n_ready;
+        unsigned n_busy;           /* of these: in a request */
+        unsigned n_taken;          /* of these: cannot take another connection, as far as can be seen */
+        unsigned n_connected;      /* of these: have a connection, in use or kept */
+        unsigned n_queued;         /* clients that wait */
+        bool pressed;              /* at the last look, too, all were taken and clients waited */
+        unsigned n_peak;           /* most taken at a time in this span of PLAN_SHRINK_USEC and the last one */
+        uint64_t peak_since_usec;  /* when this span began */
+        uint64_t awake_usec;       /* clients have been about since then */
+} PlanLoad;
+
+typedef struct PlanLoadStep {
+        unsigned n_wanted;
+        bool pressed;
+        bool rest;                 /* wake up with the next client only, or at ... */
+        uint64_t again_usec;       /* the next look */
+} PlanLoadStep;
+
+/* What follows from a look at all workers: how many there are to be, and when to look again. The pool grows
+ * when all workers are taken and clients wait, by as many as wait: at once if these are as many as the
+ * workers, else if it is still so at the next look. At the end of each span of PLAN_SHRINK_USEC it shrinks
+ * to what was needed in that and the span before, and a quarter more. */
+PlanLoadStep plan_load(const Config *config, const PlanLoad *load, uint64_t now_usec);
+
+/* How many workers there are to be at first. */
+unsigned plan_workers_min(const Config *config, unsigned n_step);
 
 typedef enum PoolPhase {
         POOL_STARTING, /* until every slot's worker is ready for the first time */

@@ -19,6 +19,22 @@ typedef struct Slot {
         uint64_t not_before_usec;
 } Slot;
 
+/* How busy the pool is, as of the last look. */
+typedef struct Load {
+        sd_event_source **sources; /* one per listener: the next client, once */
+        int diag_fd;               /* queue.h */
+        bool watching;             /* the sources are on */
+        bool awake;                /* clients are about, there will be looks */
+        uint64_t awake_usec;
+        uint64_t next_usec;        /* the next look */
+        uint64_t memory_usec;      /* the last one at memory; 0: none yet */
+        bool pressed;              /* PlanLoad.pressed, n_peak, peak_since_usec */
+        unsigned n_peak, n_peak_before; /* in this span of PLAN_SHRINK_USEC, and in the last one */
+        uint64_t peak_since_usec;
+        unsigned n_busy, n_queued;
+        uint64_t oldest_usec;      /* age of the oldest request */
+} Load;
+
 struct Pool {
         PoolParameters p;
         sd_event *event;                   /* owned reference */
@@ -33,6 +49,8 @@ struct Pool {
         bool rolling;                      /* workers of older generations are outdated */
         bool proven;                       /* a worker of this generation has become ready */
         Slot *slots;                       /* config->n_workers of them */
+        unsigned n_wanted;                 /* the first so many of them want a worker */
+        Load load;
         Worker *workers;
         Worker *dead;                      /* ended, obituary not yet written */
         uint64_t generation;               /* the newest */
@@ -66,7 +84,25 @@ void pool_add_worker(Pool *pool, Worker *w);
 /* on_fact of each worker; userdata is the pool. */
 void pool_on_worker_fact(Worker *w, void *userdata);
 
+/* reconcile() runs once no other event is pending. */
+void pool_request_reconcile(Pool *pool);
+
+/* on_status() is called in a moment. later: what has changed is how busy the pool is, and can wait. */
+void pool_request_status(Pool *pool, bool later);
+
 void pool_enter_phase(Pool *pool, PoolPhase phase);
+
+/* load.c */
+
+int load_init(Pool *pool);
+void load_done(Pool *pool);
+
+/* Looks at how busy the pool is, if it is time to, and sets n_wanted; returns when to come again. */
+uint64_t load_drive(Pool *pool, uint64_t now_usec);
+
+/* Logs what is known of a worker that is inside one request for too long or, if silent, has not said
+ * WATCHDOG=1. */
+void load_report_stuck(Pool *pool, Worker *w, bool silent);
 
 /* handover.c */
 

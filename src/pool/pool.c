@@ -38,6 +38,7 @@
 #include "spawn.h"
 
 #define STATUS_DELAY_USEC (50 * USEC_PER_MSEC)
+#define LOAD_DELAY_USEC (1 * USEC_PER_SEC)
 
 /* --- small questions --- */
 
@@ -79,7 +80,7 @@ static bool is_wanted(const Pool *pool, const Worker *w) {
         if (pool->phase >= POOL_STOPPING || w->dismissed)
                 return false;
         if (is_member(pool, w))
-                return true;
+                return w->slot < pool->n_wanted;
         /* Found beside what the slots need: it may serve on until the pool is complete. */
         return pool->phase == POOL_STARTING || pool->rolling;
 }
@@ -96,7 +97,7 @@ static Counts count(const Pool *pool) {
                 c.per_state[w->state]++;
                 c.n_executing += w->exec_fd >= 0;
         }
-        for (unsigned i = 0; i < pool->p.config->n_workers; i++) {
+        for (unsigned i = 0; i < pool->n_wanted; i++) {
                 const Slot *slot = pool->slots + i;
 
                 c.n_replacing += slot->successor != NULL;
@@ -124,24 +125,30 @@ static void _printf_(4, 5) append(char *buffer, size_t size, size_t *n, const ch
 char *pool_format_status(const Pool *pool, char *buffer, size_t size) {
         unsigned n_backing_off = 0, n_retiring;
         Counts c = count(pool);
+        char span[64];
         size_t n = 0;
 
-        for (unsigned i = 0; pool->phase < POOL_STOPPING && i < pool->p.config->n_workers; i++)
+        for (unsigned i = 0; pool->phase < POOL_STOPPING && i < pool->n_wanted; i++)
                 n_backing_off += !pool->slots[i].current && pool->slots[i].n_early_deaths > 0;
         n_retiring = c.per_state[WORKER_RETIRING] + c.per_state[WORKER_KILLING];
 
-        append(buffer, size, &n, "%u/%u workers ready", c.per_state[WORKER_READY],
-               pool->p.config->n_workers);
+        append(buffer, size, &n, "%u/%u workers ready", c.per_state[WORKER_READY], pool->n_wanted);
         if (c.per_state[WORKER_STARTING] > 0)
                 append(buffer, size, &n, ", %u starting", c.per_state[WORKER_STARTING]);
         if (n_backing_off > 0)
                 append(buffer, size, &n, ", %u backing off", n_backing_off);
         if (n_retiring > 0)
                 append(buffer, size, &n, ", %u retiring", n_retiring);
+        if (pool->phase == POOL_SERVING && pool->load.n_busy + pool->load.n_queued > 0)
+                append(buffer, size, &n, ", %u busy, queue %u", pool->load.n_busy, pool->load.n_queued);
+        if (pool->phase == POOL_SERVING && pool->load.oldest_usec >= USEC_PER_SEC)
+                append(buffer, size, &n, ", oldest request %s",
+                       clock_format_span(span, sizeof(span),
+                                         pool->load.oldest_usec - pool->load.oldest_usec % USEC_PER_SEC));
         if (pool->generation > 1)
                 append(buffer, size, &n, ", generation %" PRIu64, pool->generation);
         if (pool->rolling)
-                append(buffer, size, &n, ", rolling: %u/%u", c.n_settled, pool->p.config->n_workers);
+                append(buffer, size, &n, ", rolling: %u/%u", c.n_settled, pool->n_wanted);
         if (pool->failed)
                 append(buffer, size, &n, "; %s", pool->failure.text);
         return buffer;
@@ -165,42 +172,48 @@ unsigned pool_n_killed(const Pool *pool) {
 
 /* --- facts --- */
 
-static void request_reconcile(Pool *pool) {
+void pool_request_reconcile(Pool *pool) {
         (void) sd_event_source_set_enabled(pool->reconcile_source, SD_EVENT_ONESHOT);
 }
 
 /* Not at once: what lasts a millisecond is not worth PID 1's time, which new workers need for their
  * start. */
-static void request_status(Pool *pool) {
-        int enabled;
+void pool_request_status(Pool *pool, bool later) {
+        uint64_t delay_usec = later ? LOAD_DELAY_USEC : STATUS_DELAY_USEC, due_usec;
+        uint64_t usec = usec_add(pool_now(pool), delay_usec);
 
-        if (sd_event_source_get_enabled(pool->status_source, &enabled) > 0)
+        if (sd_event_source_get_enabled(pool->status_source, NULL) > 0 &&
+            sd_event_source_get_time(pool->status_source, &due_usec) >= 0 && due_usec <= usec)
                 return;
-        (void) sd_event_source_set_time(pool->status_source, usec_add(pool_now(pool), STATUS_DELAY_USEC));
+        (void) sd_event_source_set_time(pool->status_source, usec);
         (void) sd_event_source_set_enabled(pool->status_source, SD_EVENT_ONESHOT);
 }
 
 void pool_on_worker_fact(Worker *w, void *userdata) {
-        request_reconcile(userdata);
+        pool_request_reconcile(userdata);
 }
 
 static int on_inbox_io(sd_event_source *source, int fd, uint32_t revents, void *userdata) {
         Pool *pool = userdata;
-        bool ready;
-        pid_t pid;
+        InboxMessage message;
         int r;
 
-        r = inbox_receive(fd, &pid, &ready);
+        r = inbox_receive(fd, &message);
         if (r < 0)
                 log_warning("Could not receive a worker's notification, ignoring: %s", strerror(-r));
-        if (r <= 0 || !ready)
+        if (r <= 0)
                 return 0;
 
-        for (Worker *w = pool->workers; w; w = w->next)
-                if (w->pid == pid && w->state == WORKER_STARTING) {
-                        w->announced = true;
-                        request_reconcile(pool);
-                }
+        for (Worker *w = pool->workers; w; w = w->next) {
+                if (w->pid != message.pid)
+                        continue;
+                /* Later pings only put off a time that comes by itself. */
+                if ((message.ready && w->state == WORKER_STARTING) || (message.watchdog && !w->pinged_usec))
+                        pool_request_reconcile(pool);
+                w->announced = w->announced || message.ready;
+                if (message.watchdog)
+                        w->pinged_usec = pool_now(pool);
+        }
         return 0;
 }
 
@@ -319,6 +332,8 @@ static int spawn_process(Pool *pool, unsigned slot, pid_t *ret_pid, int *ret_pid
                 .notify_socket = pool->inbox_address,
                 .output_fd = output_fd,
                 .listen_fd_name = config->socket_activation ? l->fd_name : NULL,
+                .watchdog_usec = pool->inbox_address && config->request_timeout_usec != USEC_INFINITY ?
+                        config->request_timeout_usec : 0,
         }, &environment);
         if (r < 0)
                 return r;
@@ -388,7 +403,7 @@ static void spawn_intended(Pool *pool, unsigned i, uint64_t now_usec) {
 
 /* Spawns where the plan says so, after the intent has been written down; returns when to ask again. */
 static uint64_t fill_slots(Pool *pool, uint64_t now_usec) {
-        unsigned n_slots = pool->p.config->n_workers;
+        unsigned n_slots = pool->n_wanted;
         uint64_t next_usec = USEC_INFINITY, again_usec;
         Counts c = count(pool);
         PlanCrowd crowd = {
@@ -422,7 +437,7 @@ static uint64_t fill_slots(Pool *pool, uint64_t now_usec) {
                 return next_usec;
 
         pool_save_or_warn(pool);
-        request_status(pool);
+        pool_request_status(pool, false);
         for (unsigned i = 0; i < n_slots; i++)
                 if (pool->slots[i].intended) {
                         spawn_intended(pool, i, now_usec);
@@ -504,7 +519,7 @@ static void send_stop_signal(Pool *pool, Worker *w, uint64_t now_usec) {
         char name[16], span[64];
         int r;
 
-        if (config->retire == RETIRE_IDLE && !w->stranger)
+        if (config->retire == RETIRE_IDLE && !w->stranger && !w->stuck)
                 worker_log(w, LOG_NOTICE, MESSAGE_WORKER_NOT_IDLE, NULL, "pid %d %s%s, sending %s",
                            (int) w->pid, w->unobservable ? "cannot be observed from outside" :
                            "had no idle moment within --stop-timeout=", w->unobservable ? "" :
@@ -542,29 +557,36 @@ static void retire(Pool *pool, Worker *w, const char *reason, uint64_t now_usec)
 
 /* The successor is for the next pass. */
 static void wear(Pool *pool, Worker *w, bool memory) {
-        w->worn = memory ? "exceeds --max-memory" : "has reached --max-lifetime";
-        request_reconcile(pool);
+        w->worn = memory ? WORN_MEMORY : WORN_AGE;
+        pool_request_reconcile(pool);
 }
 
 static void try_to_end(Pool *pool, Worker *w, bool harder) {
         const Listener *l = pool_listener_of(pool, w->slot);
-        unsigned n_pauses = w->retirement.n_pauses;
+        PlanWorker view = worker_to_plan(w, false);
         RetireResult result;
+        unsigned n_pauses;
         char field[48];
 
-        result = retire_try(&w->retirement, &(RetireRequest) {
+        w->looked_usec = clock_now_usec();
+        if (!w->retirement && !(w->retirement = calloc(1, sizeof(*w->retirement))))
+                return; /* there will be other moments */
+        n_pauses = w->retirement->n_pauses;
+        result = retire_try(w->retirement, &(RetireRequest) {
                 .pid = w->pid,
                 .pidfd = w->pidfd,
                 .listener_fd = l->fd,
                 .listener_inode = l->inode,
                 .unconnected = harder,
+                .answered_usec = PLAN_ANSWERED_USEC,
+                .kept_usec = plan_kept_usec(pool->p.config, &view),
         }, NULL);
         w->looked_usec = clock_now_usec();
         w->unobservable = result == RETIRE_UNKNOWN;
-        if (w->retirement.n_pauses > n_pauses) {
-                (void) snprintf(field, sizeof(field), "PAUSE_USEC=%" PRIu64, w->retirement.pause_usec);
+        if (w->retirement->n_pauses > n_pauses) {
+                (void) snprintf(field, sizeof(field), "PAUSE_USEC=%" PRIu64, w->retirement->pause_usec);
                 worker_log(w, LOG_DEBUG, NULL, field, "pid %d was busy after all, stopped for %" PRIu64 "us",
-                           (int) w->pid, w->retirement.pause_usec);
+                           (int) w->pid, w->retirement->pause_usec);
         }
         if (result == RETIRE_KILLED) {
                 worker_set_state(w, WORKER_KILLING, w->looked_usec, "idle");
@@ -580,7 +602,7 @@ static void take_over(Pool *pool, const Worker *w) {
                 return;
         slot->current->dismissed = true;
         slot->current = TAKE_PTR(slot->successor);
-        request_reconcile(pool); /* for the predecessor, whose turn in this pass may be over */
+        pool_request_reconcile(pool); /* for the predecessor, whose turn in this pass may be over */
 }
 
 static void become_ready(Pool *pool, Worker *w, bool assumed, uint64_t now_usec) {
@@ -610,7 +632,14 @@ static void miss_start_timeout(Pool *pool, Worker *w, uint64_t now_usec) {
                 return;
         pool->missed_start_timeout = pool->missed_start_timeout || w->generation == pool->generation;
         slot_failed(pool, w->slot, text, now_usec);
-        request_reconcile(pool); /* The slot is free, and its turn in this pass may be over. */
+        pool_request_reconcile(pool); /* The slot is free, and its turn in this pass may be over. */
+}
+
+/* It does not heed the stop signal; a core may tell why. */
+static void abort_worker(Worker *w) {
+        worker_log(w, LOG_NOTICE, NULL, NULL, "pid %d goes on, sending SIGABRT", (int) w->pid);
+        w->aborted = true;
+        (void) worker_signal(w, SIGABRT);
 }
 
 static void kill_worker(Pool *pool, Worker *w, uint64_t now_usec) {
@@ -625,6 +654,19 @@ static void kill_worker(Pool *pool, Worker *w, uint64_t now_usec) {
         r = worker_signal(w, SIGKILL);
         if (r < 0)
                 worker_log(w, LOG_ERR, NULL, NULL, "could not send SIGKILL: %s", strerror(-r));
+}
+
+static const char *retirement_reason(const Pool *pool, const Worker *w) {
+        if (pool->phase >= POOL_STOPPING)
+                return "pool stops";
+        if (w->stuck)
+                return "stuck";
+        if (!pool_slot_of(pool, w))
+                return "belongs to no slot";
+        if (!w->dismissed && w->slot >= pool->n_wanted)
+                return "not needed";
+        return w->worn == WORN_AGE ? "has reached --max-lifetime" :
+                w->worn == WORN_MEMORY ? "exceeds --max-memory" : "replaced";
 }
 
 /* Does what the plan says of one worker until it says nothing more; returns when to ask again. */
@@ -643,7 +685,7 @@ static uint64_t drive_worker(Pool *pool, Worker *w, unsigned n_retiring, uint64_
                 if (step.verb == PLAN_NOTHING)
                         return MIN_OF(step.again_usec, quiet_until_usec);
                 if (step.verb != PLAN_LOOK && step.verb != PLAN_TRY && step.verb != PLAN_TRY_HARDER) {
-                        request_status(pool);
+                        pool_request_status(pool, false);
                         pool->unsaved = true;
                 }
 
@@ -662,14 +704,18 @@ static uint64_t drive_worker(Pool *pool, Worker *w, unsigned n_retiring, uint64_
                         miss_start_timeout(pool, w, now_usec);
                         break;
 
+                case PLAN_STUCK:
+                case PLAN_SILENT:
+                        load_report_stuck(pool, w, step.verb == PLAN_SILENT);
+                        break;
+
                 case PLAN_WEAR_AGE:
                 case PLAN_WEAR_MEMORY:
                         wear(pool, w, step.verb == PLAN_WEAR_MEMORY);
                         break;
 
                 case PLAN_RETIRE:
-                        retire(pool, w, pool->phase >= POOL_STOPPING ? "pool stops" : w->worn ? w->worn :
-                               pool_slot_of(pool, w) ? "replaced" : "belongs to no slot", now_usec);
+                        retire(pool, w, retirement_reason(pool, w), now_usec);
                         break;
 
                 case PLAN_TRY:
@@ -679,6 +725,10 @@ static uint64_t drive_worker(Pool *pool, Worker *w, unsigned n_retiring, uint64_
 
                 case PLAN_SIGNAL:
                         send_stop_signal(pool, w, now_usec);
+                        break;
+
+                case PLAN_ABORT:
+                        abort_worker(w);
                         break;
 
                 case PLAN_KILL:
@@ -731,7 +781,7 @@ static void notice_the_dead(Pool *pool, uint64_t now_usec) {
                 w->next = pool->dead;
                 pool->dead = w;
                 pool->unsaved = true;
-                request_status(pool);
+                pool_request_status(pool, false);
         }
 }
 
@@ -744,7 +794,7 @@ static void log_roll(const Pool *pool) {
         (void) snprintf(generation, sizeof(generation), "GENERATION=%" PRIu64, pool->generation);
         log_write(LOG_INFO, MESSAGE_ROLLED, (const char *const[]) { field, generation, NULL },
                   "Pool %s: all %u workers are of generation %" PRIu64, pool->p.name,
-                  pool->p.config->n_workers, pool->generation);
+                  pool->n_wanted, pool->generation);
 }
 
 void pool_enter_phase(Pool *pool, PoolPhase phase) {
@@ -757,7 +807,7 @@ static PlanPool to_plan(const Pool *pool, uint64_t now_usec) {
         PlanPool view = {
                 .phase = pool->phase,
                 .rolling = pool->rolling,
-                .n_slots = pool->p.config->n_workers,
+                .n_slots = pool->n_wanted,
                 .n_ready = c.per_state[WORKER_READY],
                 .n_settled = c.n_settled,
                 .missed_start_timeout = pool->missed_start_timeout,
@@ -806,22 +856,22 @@ static void fail(Pool *pool, int exit_status, const char *what, uint64_t now_use
                 pool->rolling = false;
                 pool->unsaved = true;
                 forget_attempts(pool);
-                request_status(pool);
-                request_reconcile(pool); /* this pass began with other wishes */
+                pool_request_status(pool, false);
+                pool_request_reconcile(pool); /* this pass began with other wishes */
         } else if (elders) {
                 (void) pool_save(pool, STATE_LIFE_RESTARTED);
                 pool_enter_phase(pool, POOL_STOPPED);
         } else {
                 pool_enter_phase(pool, POOL_STOPPING);
-                request_reconcile(pool);
+                pool_request_reconcile(pool);
         }
 }
 
 static void succeed(Pool *pool) {
         pool->failed = false;
         pool->unsaved = true;
-        request_reconcile(pool); /* what was found beside the slots may go now */
-        request_status(pool);
+        pool_request_reconcile(pool); /* what was found beside the slots may go now */
+        pool_request_status(pool, false);
         if (pool->rolling)
                 log_roll(pool);
         pool->rolling = false;
@@ -867,7 +917,7 @@ static void judge(Pool *pool, uint64_t now_usec) {
                                 pool->last_failure);
                 record_failure(pool, EXIT_STATUS_UNAVAILABLE, MESSAGE_CRASH_BUDGET_SPENT, text);
                 pool_enter_phase(pool, POOL_STOPPING);
-                request_reconcile(pool);
+                pool_request_reconcile(pool);
                 break;
 
         case PLAN_DRAINED:
@@ -885,7 +935,8 @@ static int reconcile(Pool *pool) {
         unsigned n_retiring;
 
         notice_the_dead(pool, now_usec);
-        next_usec = fill_slots(pool, now_usec);
+        next_usec = load_drive(pool, now_usec);
+        next_usec = MIN_OF(next_usec, fill_slots(pool, now_usec));
         next_usec = MIN_OF(next_usec, bury_the_dead(pool, NULL, now_usec));
         n_retiring = count(pool).per_state[WORKER_RETIRING];
         for (Worker *w = pool->workers; w; w = w->next)
@@ -936,8 +987,8 @@ int pool_roll(Pool *pool) {
         pool->generation++;
         pool->rolling = true;
         forget_attempts(pool);
-        request_reconcile(pool);
-        request_status(pool);
+        pool_request_reconcile(pool);
+        pool_request_status(pool, false);
         return 0;
 }
 
@@ -947,7 +998,7 @@ void pool_stop(Pool *pool) {
         pool->rolling = false;
         pool->failed = false; /* a roll that failed is no reason to stop */
         pool_enter_phase(pool, POOL_STOPPING);
-        request_reconcile(pool);
+        pool_request_reconcile(pool);
 }
 
 static int add_sources(Pool *pool) {
@@ -985,8 +1036,10 @@ int pool_new(sd_event *event, const PoolParameters *parameters, Pool **ret_pool)
         pool->p = *parameters;
         pool->event = sd_event_ref(event);
         pool->inbox_fd = -EBADF;
+        pool->load.diag_fd = -EBADF;
         pool->phase = POOL_STARTING;
         pool->generation = 1;
+        pool->n_wanted = plan_workers_min(config, (unsigned) pool->p.listeners->n_listeners);
 
         pool->slots = calloc(config->n_workers, sizeof(*pool->slots));
         for (unsigned i = 0; pool->slots && i < config->n_workers; i++)
@@ -1002,6 +1055,8 @@ int pool_new(sd_event *event, const PoolParameters *parameters, Pool **ret_pool)
         }
 
         r = add_sources(pool);
+        if (r >= 0)
+                r = load_init(pool);
         if (r < 0)
                 return r;
 
@@ -1020,6 +1075,7 @@ Pool *pool_free(Pool *pool) {
         if (!pool)
                 return NULL;
 
+        load_done(pool);
         free_list(pool->workers);
         free_list(pool->dead);
         sd_event_source_disable_unref(pool->reconcile_source);

@@ -12,8 +12,8 @@
  * Beliefs. A worker that waits on the listener and has no connection loses nothing. One that has none but
  * does not wait either is between two requests, or works on after the response, and only the caller knows
  * how long to be considerate of that. A connection kept for later requests is in use or not, which nobody
- * can see from outside at one moment: the request may just be on its way. It counts as unused if the worker
- * waits for the client and has done nothing, and read nothing, for RETIRE_KEPT_USEC. Where pidfd_getfd(2) is
+ * can see from outside at one moment: the request may just be on its way, or half of it be there. It counts
+ * as unused if the worker waits for the client and has done nothing, and read nothing, for some time. Where pidfd_getfd(2) is
  * forbidden, a worker with one thread that was in accept and still is, and has no other sockets than before,
  * has no connection either.
  *
@@ -108,21 +108,22 @@ static bool kept_are_as_before(const Retirement *t, const View *view) {
 }
 
 /* What may be a worker without a request, and is worth stopping to know for sure. */
-static bool looks_idle(Retirement *t, const View *view, bool unconnected) {
-        uint64_t now_usec;
+static bool looks_idle(Retirement *t, const RetireRequest *request, const View *view) {
+        uint64_t now_usec, quiet_usec;
 
         if (view->n_connections > view->n_kept)
                 return false;
         if (view->n_connections == 0)
-                return view->waiting || unconnected;
+                return view->waiting || request->unconnected;
 
+        quiet_usec = view->n_answered == view->n_kept ? request->answered_usec : request->kept_usec;
         now_usec = clock_now_usec();
         if (!kept_are_as_before(t, view)) {
                 t->kept_since_usec = now_usec;
                 t->kept_run_nsec = view->run_nsec;
                 t->kept_read_chars = view->read_chars;
         }
-        return usec_sub(now_usec, t->kept_since_usec) >= RETIRE_KEPT_USEC;
+        return usec_sub(now_usec, t->kept_since_usec) >= quiet_usec;
 }
 
 /* Connections cannot be asked for, but there can be none. */
@@ -176,7 +177,7 @@ RetireResult retire_try(Retirement *t, const RetireRequest *request, int *ret_er
                         *ret_error = view.error;
                 return RETIRE_UNKNOWN;
         }
-        if (view.error < 0 ? !is_accepting(&view) : !looks_idle(t, &view, request->unconnected))
+        if (view.error < 0 ? !is_accepting(&view) : !looks_idle(t, request, &view))
                 return RETIRE_BUSY;
 
         since_usec = clock_now_usec();

@@ -9,9 +9,6 @@
 
 #include "util.h"
 
-/* A kept connection (FCGI_KEEP_CONN) counts as unused after nothing has happened on it for so long. */
-#define RETIRE_KEPT_USEC (100 * USEC_PER_MSEC)
-
 typedef enum RetireResult {
         RETIRE_BUSY,    /* it goes on: try again later */
         RETIRE_KILLED,  /* SIGKILL has been sent to all of its processes */
@@ -33,6 +30,9 @@ typedef struct RetireRequest {
         int listener_fd;
         uint64_t listener_inode;
         bool unconnected;         /* it need not wait on the listener, having no connection is enough */
+        /* A kept connection (FCGI_KEEP_CONN) counts as unused after nothing has happened for so long: if the
+         * worker is known to have had the last word on it, or if not. */
+        uint64_t answered_usec, kept_usec;
 } RetireRequest;
 
 /* One try. Looks first, and stops nobody who is seen busy. Takes as long as a few looks; if the worker has

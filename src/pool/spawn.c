@@ -434,6 +434,9 @@ static int environment_add_parameters(char **environment, size_t *n, const Spawn
         if (r >= 0 && parameters->notify_socket)
                 r = environment_add(environment, n, "NOTIFY_SOCKET=%s", parameters->notify_socket);
 
+        if (r >= 0 && parameters->watchdog_usec > 0)
+                r = environment_add(environment, n, "WATCHDOG_USEC=%" PRIu64, parameters->watchdog_usec);
+
         /* systemd.exec(5), $JOURNAL_STREAM: device and inode of the stream that stdout or stderr is. */
         if (r >= 0 && parameters->output_fd >= 0 && fstat(parameters->output_fd, &st) >= 0 &&
             S_ISSOCK(st.st_mode))
@@ -452,7 +455,7 @@ static int environment_add_parameters(char **environment, size_t *n, const Spawn
 }
 
 int spawn_environment_new(char *const *base, const SpawnEnvironment *parameters, char ***ret_environment) {
-        enum { N_PARAMETERS = 8 };
+        enum { N_PARAMETERS = 9 };
         _cleanup_strv_free_ char **environment = NULL;
         size_t n_base = 0, n = 0;
         int r;

@@ -53,6 +53,7 @@ typedef struct SpawnEnvironment {
         const char *notify_socket;    /* NULL: none */
         int output_fd;                /* a socket: JOURNAL_STREAM is set from it; -EBADF: left as it is */
         const char *listen_fd_name;   /* LISTEN_FDNAMES; NULL: no socket activation */
+        uint64_t watchdog_usec;       /* WATCHDOG_USEC; 0: none */
 } SpawnEnvironment;
 
 /* Builds a worker's environment from ours (base, as environ(7)): all of it but systemd's LISTEN_* and

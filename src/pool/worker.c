@@ -90,9 +90,14 @@ PlanWorker worker_to_plan(const Worker *w, bool wanted) {
                 .unobservable = w->unobservable,
                 .stranger = w->stranger,
                 .served = w->served,
-                .worn = w->worn,
-                .random = w->random,
-                .memory = w->memory,
+                .worn = w->worn != WORN_NOT,
+                /* Any number that an heir of this helper arrives at, too. */
+                .random = (uint32_t) (w->spawned_usec / 7 + w->slot * UINT64_C(2654435761)),
+                .large = w->large,
+                .stuck = w->stuck,
+                .aborted = w->aborted,
+                .pinged_usec = w->pinged_usec,
+                .request_usec = w->request_usec,
                 .signalled_usec = w->signalled_usec,
                 .spawned_usec = w->spawned_usec,
                 .state_since_usec = w->state_since_usec,
@@ -160,20 +165,34 @@ static void fields_add(Fields *f, const char *field) {
         f->list[f->n] = NULL;
 }
 
-void worker_log(const Worker *w, int priority, const char *message_id, const char *field,
-                const char *format, ...) {
-        char text[512];
+static void _printf_(5, 0) log_with_fields(const Worker *w, int priority, const char *message_id,
+                                           const char *const *more, const char *format, va_list ap) {
+        char text[2048];
         Fields fields;
-        va_list ap;
 
         fields_init(&fields, w);
-        if (field)
-                fields_add(&fields, field);
+        for (const char *const *f = more; *f; f++)
+                fields_add(&fields, *f);
+        (void) vsnprintf(text, sizeof(text), format, ap);
+        log_write(priority, message_id, fields.list, "%s: %s", fields.label, text);
+}
+
+void worker_log_fields(const Worker *w, int priority, const char *message_id, const char *const *more,
+                       const char *format, ...) {
+        va_list ap;
 
         va_start(ap, format);
-        (void) vsnprintf(text, sizeof(text), format, ap);
+        log_with_fields(w, priority, message_id, more, format, ap);
         va_end(ap);
-        log_write(priority, message_id, fields.list, "%s: %s", fields.label, text);
+}
+
+void worker_log(const Worker *w, int priority, const char *message_id, const char *field,
+                const char *format, ...) {
+        va_list ap;
+
+        va_start(ap, format);
+        log_with_fields(w, priority, message_id, (const char *const[]) { field, NULL }, format, ap);
+        va_end(ap);
 }
 
 /* The obituary. An exit with status 0 after honest service and an end that we asked for are no news for
@@ -214,13 +233,13 @@ static void log_transition(const Worker *w, WorkerState last, uint64_t now_usec,
         fields_init(&fields, w);
         (void) snprintf(old, sizeof(old), "WORKER_STATE_OLD=%s", rules[last].name);
         fields_add(&fields, old);
-        if (last == WORKER_RETIRING) {
+        if (last == WORKER_RETIRING && w->retirement) {
                 (void) snprintf(age, sizeof(age), "RETIRE_USEC=%" PRIu64, age_usec);
                 fields_add(&fields, age);
-                (void) snprintf(pauses, sizeof(pauses), "N_PAUSES=%u", w->retirement.n_pauses);
+                (void) snprintf(pauses, sizeof(pauses), "N_PAUSES=%u", w->retirement->n_pauses);
                 fields_add(&fields, pauses);
                 (void) snprintf(pause_max, sizeof(pause_max), "PAUSE_MAX_USEC=%" PRIu64,
-                                w->retirement.pause_max_usec);
+                                w->retirement->pause_max_usec);
                 fields_add(&fields, pause_max);
         }
         log_write(LOG_INFO, MESSAGE_WORKER_STATE, fields.list, "%s: %s -> %s after %s%s%s", fields.label,
@@ -350,7 +369,6 @@ int worker_new(sd_event *event, const WorkerParameters *p, Worker **ret_worker) 
                 .state = p->state,
                 .state_since_usec = p->now_usec,
                 .spawned_usec = p->spawned_usec,
-                .random = (uint32_t) (p->spawned_usec / 7 + p->slot * UINT64_C(2654435761)),
                 .on_fact = p->on_fact,
                 .userdata = p->userdata,
         };
@@ -383,6 +401,8 @@ Worker *worker_free(Worker *w) {
 
         release_exec_fd(w);
         release_pidfd(w);
+        free(w->retirement);
+        free(w->requests);
         free(w);
         return NULL;
 }

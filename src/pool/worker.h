@@ -16,6 +16,22 @@ typedef struct sd_event sd_event;
 typedef struct sd_event_source sd_event_source;
 typedef struct Worker Worker;
 
+/* Connections in use, as of the last look. */
+typedef struct Requests {
+        uint64_t read_chars;           /* what the worker had read by then */
+        size_t n;
+        struct Request {
+                uint64_t inode;
+                uint64_t since_usec;   /* the first look at it */
+        } list[];
+} Requests;
+
+typedef enum WornReason {
+        WORN_NOT,
+        WORN_AGE,
+        WORN_MEMORY,
+} WornReason;
+
 struct Worker {
         unsigned slot;
         uint64_t generation;
@@ -44,11 +60,14 @@ struct Worker {
         bool seen;
         bool unobservable;
         bool served;                   /* has been ready */
-        const char *worn;              /* why it is to have a successor though it serves; or NULL */
-        uint32_t random;
-        uint64_t memory;               /* bytes, when last asked for */
+        bool large;                    /* above --max-memory, when last asked for */
+        bool stuck, aborted;
+        WornReason worn;               /* it is to have a successor though it serves */
+        uint64_t pinged_usec;          /* its last WATCHDOG=1; 0: none yet */
+        uint64_t request_usec;         /* age of its oldest request at the last look; 0: none */
+        Requests *requests;            /* owned; NULL: none */
         uint64_t signalled_usec;       /* the stop signal was sent; 0: not by us */
-        Retirement retirement;
+        Retirement *retirement;        /* owned; NULL: not tried yet */
         int exec_error;                /* negative errno of execve(), or 0 */
         Death death;
 
@@ -104,6 +123,11 @@ PlanWorker worker_to_plan(const Worker *worker, bool wanted);
 /* "exited with status 1", "was killed by SIGSEGV (core dumped)", "could not execute: No such file or
  * directory" ... written to buffer; returns buffer. */
 char *worker_format_death(const Worker *worker, char *buffer, size_t size);
+
+/* Writes one line about the worker with its fields and those of fields, an array of "KEY=value" closed by
+ * NULL. At most six. */
+void _printf_(5, 6) worker_log_fields(const Worker *worker, int priority, const char *message_id,
+                                      const char *const *fields, const char *format, ...);
 
 /* Writes one line about the worker with its fields and, unless NULL, one field more ("KEY=value"). */
 void _printf_(5, 6) worker_log(const Worker *worker, int priority, const char *message_id, const char *field,

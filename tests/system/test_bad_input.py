@@ -37,7 +37,7 @@ BAD_VALUES = {
     'request-timeout': (['--request-timeout=0'], 'a time span above 0'),
 }
 # Options of a later version: never accepted and ignored.
-LATER = ['--workers=1:4', '--retire=idle', '--surge=25%', '--probe=/ping', '--max-lifetime=1h', '--max-memory=128M',
+LATER = ['--workers=1:4', '--surge=25%', '--probe=/ping',
          '--request-timeout=5s']
 
 

@@ -154,7 +154,7 @@ def events():
         pool.wait_show('ActiveState', 'failed', 30)
 
     # A worker that does not stop, one that stops, one that flips the listener, a stranger.
-    with lib.Pool('log', misbehave('ignore-term'), ['--workers=1', '--stop-timeout=100ms']) as pool:
+    with lib.Pool('log', misbehave('ignore-term'), ['--retire=signal', '--workers=1', '--stop-timeout=100ms']) as pool:
         pool.stop()
     with lib.Pool('log', misbehave('nonblock'), ['--workers=1'], start='socket') as pool, \
             Companion(pool, 'log-fifo.socket', ['ListenFIFO=/run/log.fifo', 'RemoveOnStop=yes']):
@@ -251,7 +251,7 @@ def test_status():
 
 def test_status_while_stopping():
     """STATUS= counts the workers that are still there while a pool stops."""
-    with lib.Pool('log', misbehave('ignore-term'), ['--workers=3', '--stop-timeout=60s']) as pool:
+    with lib.Pool('log', misbehave('ignore-term'), ['--retire=signal', '--workers=3', '--stop-timeout=60s']) as pool:
         slots = pool.slots()
         lib.systemctl('stop', '--no-block', pool.service)
         pool.wait_show('StatusText', '0/3 workers ready, 3 retiring')

@@ -36,9 +36,9 @@ def programs():
     shutil.rmtree(PROGRAMS)
 
 
-def make_pool(*command, service=(), unit=()):
+def make_pool(*command, service=(), unit=(), options=()):
     return lib.TemplatePool('orphans', [PROGRAMS / command[0], *command[1:]],
-                            [f'--workers={N_WORKERS}', f'--stop-timeout={STOP_TIMEOUT}s'],
+                            [f'--workers={N_WORKERS}', *options, f'--stop-timeout={STOP_TIMEOUT}s'],
                             service=[*service, 'LimitCORE=0'], unit=unit)
 
 
@@ -202,7 +202,7 @@ STUBBORN = {
 @pytest.mark.parametrize('kind', STUBBORN)
 def test_stubborn_workers(kind, down):
     """Workers that will not go, or that have left others behind, are gone at the deadline."""
-    with make_pool(*STUBBORN[kind], service=[WAITING]) as pool:
+    with make_pool(*STUBBORN[kind], service=[WAITING], options=['--retire=signal']) as pool:
         workers = pool.wait_workers(N_WORKERS)
         if kind == 'grandchildren':
             lib.wait_until(lambda: len(pool.processes()) >= 3 * N_WORKERS + 2, what='the grandchildren')

@@ -62,7 +62,7 @@ def test_requests_finish(runtime, request):
 
 def test_deadline_of_requests():
     """A request that takes longer than --stop-timeout= is ended, and the client's is the only loss."""
-    with lib.Pool('stop', misbehave('ignore-term'), ['--workers=2', '--stop-timeout=500ms']) as pool:
+    with lib.Pool('stop', misbehave('ignore-term'), ['--retire=signal', '--workers=2', '--stop-timeout=500ms']) as pool:
         workers = pool.workers()
         with lib.BackgroundLoad(pool, clients=1, requests=1, query='sleep=60000', timeout=100) as load:
             lib.wait_until(lambda: n_accepted(workers) == 1, what='a request that runs')
@@ -129,7 +129,7 @@ def test_stop_while_backing_off():
 
 def test_death_while_stopping():
     """A worker that dies while the pool stops is not replaced and fails nothing."""
-    with lib.Pool('stop', misbehave('ignore-term'), ['--workers=2', '--stop-timeout=60s']) as pool:
+    with lib.Pool('stop', misbehave('ignore-term'), ['--retire=signal', '--workers=2', '--stop-timeout=60s']) as pool:
         workers = pool.workers()
         lib.systemctl('stop', '--no-block', pool.service)
         pool.wait_journal(WORKER_STATE='retiring', count=2)
@@ -141,7 +141,7 @@ def test_death_while_stopping():
 
 def test_second_stop_signal():
     """Further signals while the pool stops change nothing."""
-    with lib.Pool('stop', misbehave('ignore-term'), ['--workers=2', '--stop-timeout=1s']) as pool:
+    with lib.Pool('stop', misbehave('ignore-term'), ['--retire=signal', '--workers=2', '--stop-timeout=1s']) as pool:
         lib.systemctl('stop', '--no-block', pool.service)
         pool.wait_journal(WORKER_STATE='retiring', count=2)
         for _ in range(3):
@@ -169,7 +169,7 @@ def test_stop_and_start():
 def test_in_parallel():
     """Fifty workers that ignore the stop signal share one deadline: all are asked together, and killed together."""
     deadline_usec = 2_000_000
-    with lib.Pool('stop', misbehave('ignore-term'), ['--workers=50', f'--stop-timeout={deadline_usec}us']) as pool:
+    with lib.Pool('stop', misbehave('ignore-term'), ['--retire=signal', '--workers=50', f'--stop-timeout={deadline_usec}us']) as pool:
         pool.stop()
         stopped_in_order(pool)
         asked = [int(entry['__MONOTONIC_TIMESTAMP']) for entry in pool.journal(WORKER_STATE='retiring', MESSAGE_ID=IDS['MESSAGE_WORKER_STATE'])]

@@ -295,7 +295,7 @@ def test_crash_budget_with_one_that_serves():
 
 def test_stopped_worker():
     """A worker that SIGSTOP has put to sleep is woken up to stop in order, not killed."""
-    with lib.Pool('sup', echo(), ['--workers=3']) as pool:
+    with lib.Pool('sup', echo(), ['--workers=3', '--retire=signal']) as pool:
         victim = pool.slots()[1]
         os.kill(victim, signal.SIGSTOP)
         lib.wait_until(lambda: lib.proc_status(victim, 'State').startswith('T'), what='the worker to be stopped')
@@ -308,7 +308,7 @@ def test_stopped_worker():
 
 def test_worker_that_ignores_sigterm():
     """A worker that ignores the stop signal gets SIGKILL at --stop-timeout, and the journal says so."""
-    with lib.Pool('sup', misbehave('ignore-term'), ['--workers=2', '--stop-timeout=500ms']) as pool:
+    with lib.Pool('sup', misbehave('ignore-term'), ['--retire=signal', '--workers=2', '--stop-timeout=500ms']) as pool:
         pids = pool.slots()
         pool.stop()
         assert lib.show_all(pool.service, 'Result', 'ExecMainStatus') == {'Result': 'success', 'ExecMainStatus': '0'}
@@ -327,7 +327,7 @@ def test_worker_that_ignores_sigterm():
                                            (['--stop-signal=INT'], signal.SIGINT), (['--stop-signal=RTMIN+3'], signal.SIGRTMIN + 3)])
 def test_stop_signal(option, signo):
     """Workers are stopped by the signal that --stop-signal= names, SIGTERM by default."""
-    with lib.Pool('sup', misbehave('serve'), ['--workers=2', *option]) as pool:
+    with lib.Pool('sup', misbehave('serve'), ['--workers=2', '--retire=signal', *option]) as pool:
         pool.stop()
         obituaries = pool.journal(WORKER_STATE='dead')
         assert [(entry['EXIT_CODE'], entry['EXIT_STATUS'], entry['WORKER_STATE_OLD'], entry['PRIORITY']) for entry in obituaries] == \
@@ -404,7 +404,7 @@ def test_spawn_failure_in_a_roll(lonely_user):
 @pytest.mark.parametrize('signo', [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2], ids=lambda signo: signo.name)
 def test_signals_while_stopping(signo):
     """Once a pool stops, it stops: no signal turns that into a restart, a roll or a re-execution."""
-    with lib.Pool('sup', misbehave('ignore-term'), ['--workers=2', '--stop-timeout=60s']) as pool:
+    with lib.Pool('sup', misbehave('ignore-term'), ['--retire=signal', '--workers=2', '--stop-timeout=60s']) as pool:
         main_pid, workers = pool.main_pid, pool.workers()
         lib.systemctl('stop', '--no-block', pool.service)
         pool.wait_show('StatusText', '0/2 workers ready, 2 retiring')

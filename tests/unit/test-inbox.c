@@ -29,14 +29,15 @@ static void send_from_child(const char *address, const char *text, pid_t *ret_pi
 }
 
 static void expect_ready(int fd, const char *address, const char *text, bool expected) {
-        pid_t sender, pid = 0;
-        bool ready = !expected;
+        InboxMessage message = { .ready = !expected };
+        pid_t sender;
 
         send_from_child(address, text, &sender);
-        EXPECT_EQ(inbox_receive(fd, &pid, &ready), 1);
-        EXPECT_EQ(pid, sender);
-        EXPECT_EQ(ready, expected);
-        EXPECT_EQ(inbox_receive(fd, &pid, &ready), 0);
+        EXPECT_EQ(inbox_receive(fd, &message), 1);
+        EXPECT_EQ(message.pid, sender);
+        EXPECT_EQ(message.ready, expected);
+        EXPECT_EQ(message.watchdog, strstr(text, "WATCHDOG=1") != NULL);
+        EXPECT_EQ(inbox_receive(fd, &message), 0);
 }
 
 static void check_inbox(int fd, const char *address) {
@@ -96,8 +97,8 @@ static void barrier(void) {
         _cleanup_free_ char *address = NULL;
         _cleanup_close_ int fd = -EBADF;
         struct pollfd pfd = { .events = POLLIN };
-        bool ready = true;
-        pid_t pid, sender;
+        InboxMessage message = { .ready = true };
+        pid_t sender;
         int status;
 
         EXPECT_EQ(inbox_open(NULL, &fd, &address), 0);
@@ -110,9 +111,9 @@ static void barrier(void) {
 
         pfd.fd = fd;
         EXPECT(poll(&pfd, 1, 10000) == 1);
-        EXPECT_EQ(inbox_receive(fd, &pid, &ready), 1);
-        EXPECT_EQ(pid, sender);
-        EXPECT(!ready);
+        EXPECT_EQ(inbox_receive(fd, &message), 1);
+        EXPECT_EQ(message.pid, sender);
+        EXPECT(!message.ready);
         EXPECT(waitpid(sender, &status, 0) == sender);
         EXPECT(WIFEXITED(status) && WEXITSTATUS(status) == 0);
 }

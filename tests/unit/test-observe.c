@@ -35,6 +35,7 @@
 #define NOBODY 65534
 #define LOOKS_MAX 20000
 #define N_THREADS 12
+#define TICK_USEC 12000     /* longer than one of the kernel's */
 
 typedef struct Bench {
         int listener_fd;
@@ -1094,6 +1095,16 @@ static void expect_view_becomes(pid_t pid, int listener_fd, size_t n_connections
         expect_connections(&view, n_connections, n_kept);
 }
 
+/* Over TCP a worker that has not said anything owes an answer. */
+static int accept_and_answer(int listener_fd) {
+        int fd = accept(listener_fd, NULL, NULL);
+
+        EXPECT(fd >= 0);
+        (void) usleep(TICK_USEC);
+        EXPECT_EQ(write(fd, "x", 1), 1);
+        return fd;
+}
+
 /* What a worker does with the connection it has accepted, and whether that keeps it. */
 typedef struct Scene {
         Body body;
@@ -1102,7 +1113,7 @@ typedef struct Scene {
 
 static void read_connection(const Bench *bench) {
         char buffer[16];
-        int fd = accept(bench->listener_fd, NULL, NULL);
+        int fd = accept_and_answer(bench->listener_fd);
 
         EXPECT(fd >= 0);
         close(bench->ready_fd);
@@ -1112,7 +1123,7 @@ static void read_connection(const Bench *bench) {
 
 static void readv_duplicate(const Bench *bench) {
         char buffer[16];
-        int fd = fcntl(accept(bench->listener_fd, NULL, NULL), F_DUPFD, 100);
+        int fd = fcntl(accept_and_answer(bench->listener_fd), F_DUPFD, 100);
 
         EXPECT(fd >= 0);
         close(bench->ready_fd);
@@ -1121,7 +1132,7 @@ static void readv_duplicate(const Bench *bench) {
 
 static void recv_connection(const Bench *bench) {
         char buffer[16];
-        int fd = accept(bench->listener_fd, NULL, NULL);
+        int fd = accept_and_answer(bench->listener_fd);
 
         EXPECT(fd >= 0);
         close(bench->ready_fd);
@@ -1131,7 +1142,7 @@ static void recv_connection(const Bench *bench) {
 static void recvmsg_connection(const Bench *bench) {
         char buffer[16];
         struct iovec iov = { .iov_base = buffer, .iov_len = sizeof(buffer) };
-        int fd = accept(bench->listener_fd, NULL, NULL);
+        int fd = accept_and_answer(bench->listener_fd);
 
         EXPECT(fd >= 0);
         close(bench->ready_fd);
@@ -1142,7 +1153,7 @@ static void read_pipe(const Bench *bench) {
         int pipe_fds[2];
         char c;
 
-        EXPECT(accept(bench->listener_fd, NULL, NULL) >= 0);
+        EXPECT(accept_and_answer(bench->listener_fd) >= 0);
         EXPECT(pipe(pipe_fds) == 0);
         close(bench->ready_fd);
         EXPECT(read(pipe_fds[0], &c, 1) >= 0);
@@ -1150,13 +1161,13 @@ static void read_pipe(const Bench *bench) {
 
 static void poll_connection_beside(const Bench *bench, short events, struct pollfd beside) {
         struct pollfd fds[] = {
-                { .fd = accept(bench->listener_fd, NULL, NULL), .events = events },
                 beside,
+                { .fd = accept_and_answer(bench->listener_fd), .events = events },
         };
 
-        EXPECT(fds[0].fd >= 0);
+        EXPECT(fds[1].fd >= 0);
         if (events & POLLOUT)
-                while (send(fds[0].fd, fds, sizeof(fds), MSG_DONTWAIT) > 0)
+                while (send(fds[1].fd, fds, sizeof(fds), MSG_DONTWAIT) > 0)
                         ;
         close(bench->ready_fd);
         (void) poll(fds, ELEMENTSOF(fds), 3600 * 1000);
@@ -1167,7 +1178,7 @@ static void poll_alone(const Bench *bench) {
 }
 
 static void ppoll_alone(const Bench *bench) {
-        struct pollfd fd = { .fd = accept(bench->listener_fd, NULL, NULL), .events = POLLRDNORM };
+        struct pollfd fd = { .fd = accept_and_answer(bench->listener_fd), .events = POLLRDNORM };
 
         EXPECT(fd.fd >= 0);
         close(bench->ready_fd);
@@ -1197,7 +1208,7 @@ static void poll_urgent(const Bench *bench) {
 }
 
 static void select_connection_beside(const Bench *bench, int in_fd, bool writes) {
-        int fd = accept(bench->listener_fd, NULL, NULL);
+        int fd = accept_and_answer(bench->listener_fd);
         fd_set in, out;
 
         EXPECT(fd >= 0);
@@ -1228,7 +1239,7 @@ static void select_to_write(const Bench *bench) {
 }
 
 static void epoll_connection(const Bench *bench) {
-        int fd = accept(bench->listener_fd, NULL, NULL);
+        int fd = accept_and_answer(bench->listener_fd);
 
         EXPECT(fd >= 0);
         epoll_with(&(Bench) { .listener_fd = fd, .ready_fd = bench->ready_fd }, EPOLLIN, 0);
@@ -1252,7 +1263,7 @@ static void wrapper_polls_two(const Bench *bench) {
 /* The same connection in two processes is one, whoever waits for it. */
 static void child_inherits(const Bench *bench) {
         char c;
-        int fd = accept(bench->listener_fd, NULL, NULL);
+        int fd = accept_and_answer(bench->listener_fd);
 
         EXPECT(fd >= 0);
         start_grandchild(bench, sleep_for_ever);
@@ -1262,7 +1273,7 @@ static void child_inherits(const Bench *bench) {
 
 static void child_reads_inherited(const Bench *bench) {
         char c;
-        int fd = accept(bench->listener_fd, NULL, NULL);
+        int fd = accept_and_answer(bench->listener_fd);
         pid_t pid;
 
         EXPECT(fd >= 0);
@@ -1277,7 +1288,7 @@ static void child_reads_inherited(const Bench *bench) {
 }
 
 static void child_inherits_and_sleeps(const Bench *bench) {
-        EXPECT(accept(bench->listener_fd, NULL, NULL) >= 0);
+        EXPECT(accept_and_answer(bench->listener_fd) >= 0);
         start_grandchild(bench, sleep_for_ever);
         sleep_for_ever(bench);
 }
@@ -1289,7 +1300,7 @@ static void *thread_read_connection(void *data) {
 }
 
 static void thread_reads(const Bench *bench) {
-        int fd = accept(bench->listener_fd, NULL, NULL);
+        int fd = accept_and_answer(bench->listener_fd);
         pthread_t thread;
 
         EXPECT(fd >= 0);
@@ -1312,6 +1323,14 @@ static const Scene scenes[] = {
         { wrapper_polls_two, false },
 };
 
+static bool is_unix(int fd) {
+        int domain;
+        socklen_t size = sizeof(domain);
+
+        EXPECT(getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) == 0);
+        return domain == AF_UNIX;
+}
+
 /* Running, stopped, stopped with a request that has come meanwhile, and, if it reads, running again. */
 static void expect_scene(const Scene *scene, int listener_fd) {
         Bench bench = { .listener_fd = listener_fd, .other_fd = listen_unix("b") };
@@ -1324,19 +1343,25 @@ static void expect_scene(const Scene *scene, int listener_fd) {
         for (unsigned i = 0; i < 5; i++) {
                 view = view_of(pid, listener_fd);
                 expect_connections(&view, 1, scene->kept);
+                EXPECT_EQ(view.n_answered, scene->kept && !is_unix(listener_fd));
+                EXPECT_EQ(view.connections[0].answered, view.n_answered > 0);
         }
         EXPECT_EQ(view.processes[0], pid);
 
         suspend(&view);
         view = view_of(pid, listener_fd);
         expect_connections(&view, 1, scene->kept);
+        (void) usleep(TICK_USEC);
         EXPECT_EQ(send(client_fd, "x", 1, 0), 1);
         view = view_of(pid, listener_fd);
         expect_connections(&view, 1, 0);
 
         if (scene->body == read_connection) {
                 resume(&view);
-                expect_view_becomes(pid, listener_fd, 1, 1);
+                /* It has read and not answered, which only TCP tells. */
+                if (!is_unix(listener_fd))
+                        await_asleep(pid);
+                expect_view_becomes(pid, listener_fd, 1, is_unix(listener_fd));
         }
         stop(pid);
         close(client_fd);
@@ -1370,6 +1395,15 @@ static void accept_in_thread(const Bench *bench) {
 
         listener_fd = bench->listener_fd;
         EXPECT_EQ(pthread_create(&thread, NULL, thread_accept, &listener_fd), 0);
+        sleep_for_ever(bench);
+}
+
+static void accept_beside_zombie(const Bench *bench) {
+        siginfo_t info;
+
+        start_grandchild(bench, exit_at_once);
+        EXPECT(waitid(P_ALL, 0, &info, WEXITED | WNOWAIT) == 0);
+        start_grandchild(bench, accept_on_stdin);
         sleep_for_ever(bench);
 }
 
@@ -1422,6 +1456,7 @@ static void test_view_waiting(void) {
         expect_waits(accept_in_thread, true, false, 1);
         expect_waits(many_threads, true, false, 1);
         expect_waits(wrapper_accepts, true, false, 2);
+        expect_waits(accept_beside_zombie, true, false, 2);
         expect_waits(prefork, true, false, 3);
 }
 
@@ -1485,14 +1520,14 @@ static void test_view_bounds(void) {
 static void own_many(const Bench *bench) {
         for (unsigned i = 0; i < OBSERVE_CONNECTIONS_MAX + 8; i++) {
                 (void) connect_to(bench->listener_fd);
-                EXPECT(accept(bench->listener_fd, NULL, NULL) >= 0);
+                EXPECT(accept_and_answer(bench->listener_fd) >= 0);
         }
         sleep_for_ever(bench);
 }
 
 /* Of two connections each has its reader. */
 static void thread_and_main_read(const Bench *bench) {
-        int fd = accept(bench->listener_fd, NULL, NULL);
+        int fd = accept_and_answer(bench->listener_fd);
         pthread_t thread;
 
         EXPECT(fd >= 0);
@@ -1501,7 +1536,7 @@ static void thread_and_main_read(const Bench *bench) {
 }
 
 static void only_main_reads(const Bench *bench) {
-        EXPECT(accept(bench->listener_fd, NULL, NULL) >= 0);
+        EXPECT(accept_and_answer(bench->listener_fd) >= 0);
         read_connection(bench);
 }
 
@@ -1636,7 +1671,7 @@ static void accept_beside_pair(const Bench *bench) {
 
         EXPECT(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
         close(bench->ready_fd);
-        EXPECT(accept(bench->listener_fd, NULL, NULL) >= 0);
+        EXPECT(accept_and_answer(bench->listener_fd) >= 0);
         while (pause() < 0)
                 ;
 }
@@ -1705,7 +1740,7 @@ static void read_later_connection(const Bench *bench) {
         char c;
 
         close(bench->ready_fd);
-        EXPECT(read(accept(bench->listener_fd, NULL, NULL), &c, 1) >= 0);
+        EXPECT(read(accept_and_answer(bench->listener_fd), &c, 1) >= 0);
 }
 
 /* Without the counters nobody could tell whether anything has happened, so nothing is kept. */

@@ -24,6 +24,7 @@
 #include "observe.h"
 #include "test.h"
 
+#define KEPT_USEC (100 * USEC_PER_MSEC)
 #define N_SERVERS 3
 #define N_CLIENTS 2
 #define N_ENDS 60
@@ -117,6 +118,8 @@ static RetireResult try(Server *s, bool unconnected) {
                 .listener_fd = listener_fd,
                 .listener_inode = listener_inode,
                 .unconnected = unconnected,
+                .answered_usec = USEC_INFINITY, /* not with AF_UNIX */
+                .kept_usec = KEPT_USEC,
         }, NULL);
 }
 
@@ -210,8 +213,8 @@ static void in_use_goes_on(void) {
 
         EXPECT_EQ(send(fd, "s", 1, 0), 1);
         wait_until_in_use(s.pid);
-        expect_stays(&s, false, 3 * RETIRE_KEPT_USEC);
-        expect_stays(&s, true, RETIRE_KEPT_USEC);
+        expect_stays(&s, false, 3 * KEPT_USEC);
+        expect_stays(&s, true, KEPT_USEC);
         EXPECT_EQ(s.retirement.n_pauses, 0); /* seen from outside, no need to stop it */
         end(&s);
         (void) close(fd);
@@ -221,7 +224,7 @@ static void in_use_goes_on(void) {
 static void not_waiting(void) {
         Server s = start(idle_for_ever);
 
-        expect_stays(&s, false, RETIRE_KEPT_USEC);
+        expect_stays(&s, false, KEPT_USEC);
         expect_is_killed(&s, true);
 }
 
@@ -241,7 +244,7 @@ static void kept(void) {
                         rest();
         }
         expect_is_killed(&s, false);
-        EXPECT(clock_now_usec() - begin_usec >= RETIRE_KEPT_USEC);
+        EXPECT(clock_now_usec() - begin_usec >= KEPT_USEC);
         EXPECT_EQ(read(fd, &c, 1), 0); /* no byte was lost */
         (void) close(fd);
 }
@@ -269,7 +272,7 @@ static void child_in_use(void) {
 
         EXPECT_EQ(send(fd, "s", 1, 0), 1);
         wait_until_in_use(s.pid);
-        expect_stays(&s, false, 2 * RETIRE_KEPT_USEC);
+        expect_stays(&s, false, 2 * KEPT_USEC);
         (void) close(fd);
         end_tree(&s);
 }

@@ -1,0 +1,284 @@
+/* SPDX-FileCopyrightText: fcgi-pool contributors */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* How busy the pool is, seen from outside.
+ *
+ * In a pool at rest nobody looks. The next client wakes us: each listener is watched for one event, and not
+ * watched again before the pool has been seen at rest once more, so under load we cost what the looks cost
+ * and no wakeup per request. What follows from a look is plan.c's business.
+ *
+ * A request is a connection in use. Its age is counted from the look that has seen it first, so it is
+ * younger than it really is, by the time between two looks at most. On a connection that is kept one request
+ * follows another, unseen if the looks fall into the requests: if it is the worker's only one and the worker
+ * has read something since the last look, it is taken for a new request. */
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+
+#include <systemd/sd-event.h>
+
+#include "clock.h"
+#include "evidence.h"
+#include "log.h"
+#include "message-ids.h"
+#include "observe.h"
+#include "pool-internal.h"
+#include "queue.h"
+
+/* --- one worker --- */
+
+static uint64_t request_begun(const Requests *old, uint64_t inode, bool progress, uint64_t now_usec) {
+        for (size_t i = 0; old && !progress && i < old->n; i++)
+                if (old->list[i].inode == inode)
+                        return old->list[i].since_usec;
+        return now_usec;
+}
+
+static Requests *requests_new(const View *view, const Requests *old, uint64_t now_usec) {
+        size_t n_max = MIN_OF(view->n_connections, (size_t) OBSERVE_CONNECTIONS_MAX);
+        uint64_t run_nsec, read_chars = 0;
+        bool progress;
+        Requests *new;
+
+        if (view->n_connections == view->n_kept)
+                return NULL;
+        new = malloc(sizeof(*new) + n_max * sizeof(new->list[0]));
+        if (!new)
+                return NULL; /* the age of this request is not worth more */
+
+        (void) observe_get_usage(view, &run_nsec, &read_chars);
+        progress = view->n_connections == 1 && old && old->read_chars != read_chars;
+        *new = (Requests) { .read_chars = read_chars };
+        for (size_t i = 0; i < n_max; i++)
+                if (!view->connections[i].kept)
+                        new->list[new->n++] = (struct Request) {
+                                view->connections[i].inode,
+                                request_begun(old, view->connections[i].inode, progress, now_usec),
+                        };
+        return new;
+}
+
+static void note_requests(Worker *w, const View *view, uint64_t now_usec) {
+        Requests *old = w->requests;
+
+        w->requests = requests_new(view, old, now_usec);
+        free(old);
+        w->request_usec = 0;
+        for (size_t i = 0; w->requests && i < w->requests->n; i++)
+                w->request_usec = MAX_OF(w->request_usec, now_usec - w->requests->list[i].since_usec);
+}
+
+/* Proportional set size: a page that n processes share counts for one in n. */
+static uint64_t memory_of(const View *view) {
+        uint64_t sum = 0, bytes;
+
+        for (size_t i = 0; i < view->n_processes; i++)
+                if (process_get_memory(view->processes[i], &bytes) >= 0)
+                        sum += bytes;
+        return sum;
+}
+
+static void look_at_worker(Pool *pool, Worker *w, bool memory, PlanLoad *load, uint64_t now_usec) {
+        const Listener *l = pool_listener_of(pool, w->slot);
+        bool busy;
+        View view;
+
+        observe_view(w->pid, l->fd, l->inode, &view);
+        if (view.gone)
+                return;
+        note_requests(w, &view, now_usec);
+        busy = view.n_connections > view.n_kept;
+        load->n_ready++;
+        load->n_busy += busy;
+        load->n_taken += busy || !view.waiting;
+        load->n_connected += view.n_connections > 0;
+        pool->load.oldest_usec = MAX_OF(pool->load.oldest_usec, w->request_usec);
+        if (memory)
+                w->large = memory_of(&view) > pool->p.config->max_memory;
+}
+
+static bool dumps_core(const Worker *w) {
+        struct rlimit limit;
+
+        return prlimit(w->pid, RLIMIT_CORE, NULL, &limit) >= 0 && limit.rlim_cur > 0;
+}
+
+/* What is known of a worker that does not go on, into the journal. */
+void load_report_stuck(Pool *pool, Worker *w, bool silent) {
+        const Listener *l = pool_listener_of(pool, w->slot);
+        char span[64], age_span[64];
+        uint64_t usec = silent ? pool_now(pool) - w->pinged_usec : w->request_usec;
+        char age[48], wchan[80], call[280], stack[1040], threads[1820];
+        Evidence evidence;
+        View view;
+
+        observe_view(w->pid, l->fd, l->inode, &view);
+        evidence_collect(view.processes, view.n_processes, &evidence);
+        (void) snprintf(age, sizeof(age), "REQUEST_USEC=%" PRIu64, w->request_usec);
+        (void) snprintf(wchan, sizeof(wchan), "WORKER_WCHAN=%s", evidence.wchan);
+        (void) snprintf(call, sizeof(call), "WORKER_SYSCALL=%s", evidence.syscall);
+        (void) snprintf(stack, sizeof(stack), "WORKER_STACK=%s", evidence.stack);
+        (void) snprintf(threads, sizeof(threads), "WORKER_THREADS=%s", evidence.threads);
+        worker_log_fields(w, LOG_WARNING, MESSAGE_WORKER_STUCK,
+                          (const char *const[]) { age, wchan, call, threads, evidence.stack[0] ? stack : NULL,
+                                                  NULL },
+                          "pid %d %s %s (--request-timeout=%s), %zu connections open: %s%s%s",
+                          (int) w->pid, silent ? "has not sent WATCHDOG=1 for" : "is inside one request for",
+                          clock_format_span(age_span, sizeof(age_span), usec / USEC_PER_MSEC * USEC_PER_MSEC),
+                          clock_format_span(span, sizeof(span), pool->p.config->request_timeout_usec),
+                          view.n_connections, evidence.summary,
+                          strchr(evidence.threads, '\n') ? "\n" : "",
+                          strchr(evidence.threads, '\n') ? evidence.threads : "");
+        w->stuck = true;
+        w->aborted = !dumps_core(w);
+}
+
+/* --- all workers --- */
+
+static void watch_listeners(Pool *pool, bool on) {
+        for (size_t i = 0; i < pool->p.listeners->n_listeners; i++)
+                (void) sd_event_source_set_enabled(pool->load.sources[i],
+                                                   on ? SD_EVENT_ONESHOT : SD_EVENT_OFF);
+        pool->load.watching = on;
+}
+
+static void wake_up(Pool *pool, uint64_t now_usec) {
+        Load *l = &pool->load;
+        const Config *config = pool->p.config;
+
+        watch_listeners(pool, false);
+        l->awake = true;
+        l->awake_usec = now_usec;
+        l->next_usec = now_usec;
+        /* For the status alone there is no hurry. */
+        if (config->n_workers_min == config->n_workers && config->request_timeout_usec == USEC_INFINITY)
+                l->next_usec = usec_add(now_usec, PLAN_WATCH_SLOW_USEC);
+}
+
+static int on_client(sd_event_source *source, int fd, uint32_t revents, void *userdata) {
+        Pool *pool = userdata;
+
+        wake_up(pool, pool_now(pool));
+        pool_request_reconcile(pool);
+        return 0;
+}
+
+static unsigned count_queued(Pool *pool) {
+        unsigned n = 0, depth, max;
+
+        for (size_t i = 0; i < pool->p.listeners->n_listeners; i++) {
+                const Listener *l = pool->p.listeners->listeners + i;
+
+                if (queue_get_depth(pool->load.diag_fd, l->fd, l->inode, &depth, &max) >= 0)
+                        n += depth;
+        }
+        return n;
+}
+
+static void resize(Pool *pool, unsigned n, const PlanLoad *load) {
+        char pool_field[128], n_field[32], busy[32], queue[32], oldest[48];
+
+        (void) snprintf(pool_field, sizeof(pool_field), "FCGI_POOL=%s", pool->p.name);
+        (void) snprintf(n_field, sizeof(n_field), "N_WORKERS=%u", n);
+        (void) snprintf(busy, sizeof(busy), "N_BUSY=%u", load->n_busy);
+        (void) snprintf(queue, sizeof(queue), "N_QUEUED=%u", load->n_queued);
+        (void) snprintf(oldest, sizeof(oldest), "REQUEST_USEC=%" PRIu64, pool->load.oldest_usec);
+        log_write(LOG_INFO, MESSAGE_POOL_RESIZED,
+                  (const char *const[]) { pool_field, n_field, busy, queue, oldest, NULL },
+                  "Pool %s: %u -> %u workers, %u busy, %u clients wait", pool->p.name, pool->n_wanted, n,
+                  load->n_busy, load->n_queued);
+        pool->n_wanted = n;
+        pool_request_status(pool, false);
+}
+
+static void look_at_all(Pool *pool, uint64_t now_usec) {
+        Load *l = &pool->load;
+        PlanLoad load = {
+                .n_wanted = pool->n_wanted,
+                .n_step = (unsigned) pool->p.listeners->n_listeners,
+                .pressed = l->pressed,
+                .peak_since_usec = l->peak_since_usec,
+                .awake_usec = l->awake_usec,
+        };
+        uint64_t memory_usec = usec_add(l->memory_usec, PLAN_MEMORY_USEC);
+        bool memory = pool->p.config->max_memory != UINT64_MAX && now_usec >= memory_usec;
+        PlanLoadStep step;
+
+        l->oldest_usec = 0;
+        if (memory)
+                l->memory_usec = now_usec;
+        for (Worker *w = pool->workers; w; w = w->next)
+                if (w->state == WORKER_READY && pool_slot_of(pool, w))
+                        look_at_worker(pool, w, memory, &load, now_usec);
+        load.n_queued = count_queued(pool);
+        l->n_peak = MAX_OF(l->n_peak, load.n_taken);
+        load.n_peak = MAX_OF(l->n_peak, l->n_peak_before);
+
+        step = plan_load(pool->p.config, &load, now_usec);
+        l->pressed = step.pressed;
+        if (usec_sub(now_usec, l->peak_since_usec) >= PLAN_SHRINK_USEC || step.n_wanted > pool->n_wanted) {
+                l->n_peak_before = l->n_peak;
+                l->n_peak = step.n_wanted > pool->n_wanted ? step.n_wanted : load.n_taken;
+                l->peak_since_usec = now_usec;
+        }
+        if (step.n_wanted != pool->n_wanted)
+                resize(pool, step.n_wanted, &load);
+        if (l->n_busy != load.n_busy || l->n_queued != load.n_queued || load.n_busy > 0)
+                pool_request_status(pool, true);
+        l->n_busy = load.n_busy;
+        l->n_queued = load.n_queued;
+
+        l->next_usec = step.again_usec;
+        /* Memory grows while there are requests, so after the last of them it is asked for once more. */
+        if (pool->p.config->max_memory != UINT64_MAX && !memory)
+                l->next_usec = MIN_OF(l->next_usec, memory_usec);
+        l->awake = !step.rest;
+        if (step.rest)
+                watch_listeners(pool, true);
+}
+
+uint64_t load_drive(Pool *pool, uint64_t now_usec) {
+        Load *l = &pool->load;
+
+        if (pool->phase != POOL_SERVING) {
+                if (l->watching)
+                        watch_listeners(pool, false);
+                return USEC_INFINITY;
+        }
+        if (!l->awake && !l->watching) {
+                /* The pool has just begun to serve, maybe with more workers than it needs. */
+                l->peak_since_usec = now_usec;
+                wake_up(pool, now_usec);
+        }
+        if (now_usec >= l->next_usec)
+                look_at_all(pool, now_usec);
+        return l->next_usec;
+}
+
+int load_init(Pool *pool) {
+        const ListenSet *set = pool->p.listeners;
+        int r = 0;
+
+        pool->load.diag_fd = queue_open();
+        if (pool->load.diag_fd < 0)
+                pool->load.diag_fd = -EBADF;
+        pool->load.sources = calloc(set->n_listeners, sizeof(*pool->load.sources));
+        if (!pool->load.sources)
+                return -ENOMEM;
+        for (size_t i = 0; r >= 0 && i < set->n_listeners; i++) {
+                r = sd_event_add_io(pool->event, pool->load.sources + i, set->listeners[i].fd, EPOLLIN,
+                                    on_client, pool);
+                if (r >= 0)
+                        r = sd_event_source_set_enabled(pool->load.sources[i], SD_EVENT_OFF);
+        }
+        return r < 0 ? r : 0;
+}
+
+void load_done(Pool *pool) {
+        for (size_t i = 0; pool->load.sources && i < pool->p.listeners->n_listeners; i++)
+                sd_event_source_disable_unref(pool->load.sources[i]);
+        free(pool->load.sources);
+        (void) safe_close(pool->load.diag_fd);
+}
