@@ -8,7 +8,8 @@
 
 /* One worker; all have WORKER_SLOT=, WORKER_PID=, GENERATION= and WORKER_STATE=. EXITED is an end that
  * was asked for, or one with status 0 after service; DIED is any other. Both have WORKER_STATE_OLD=,
- * UPTIME_USEC=, EXIT_CODE= and EXIT_STATUS=. */
+ * UPTIME_USEC=, EXIT_CODE= and EXIT_STATUS=. STUCK has REQUEST_USEC= and, as far as they can be told,
+ * WORKER_SYSCALL=, WORKER_WCHAN= and WORKER_STACK=. */
 #define MESSAGE_WORKER_STATE           "98cd82610be8477fac3da337a415f865" /* WORKER_STATE_OLD= */
 #define MESSAGE_WORKER_EXITED          "13bf8ed075c74c348578de6293e68dd9"
 #define MESSAGE_WORKER_DIED            "eb54974b70b745d9949225a9c7f2e6f1"
@@ -22,13 +23,13 @@
 /* One slot: WORKER_SLOT=, BACKOFF_USEC=, N_EARLY_DEATHS=. */
 #define MESSAGE_WORKER_BACKOFF         "3b0833c363d74c2a91fed74fb9c4ae70"
 
-/* The pool. */
+/* The pool. RESIZED has N_WORKERS=, N_BUSY=, N_QUEUED= and REQUEST_USEC=, of the oldest request. */
 #define MESSAGE_POOL_STARTED           "95c6f856d80247dc816201be503f806d"
 #define MESSAGE_START_FAILED           "0a382dfd7d85495d9a1f75073ee84146"
 #define MESSAGE_CRASH_BUDGET_SPENT     "77fbfdede73043049bb4ba896ed604e0"
 #define MESSAGE_POOL_STOPPING          "53df9a93bb064fa7acbe66e1de517283"
 #define MESSAGE_POOL_STOPPED           "099fe50c014840309be8eca684f7098b"
-#define MESSAGE_POOL_RESIZED           "5673aef41b5b407e8a7a56338c7a7cb3" /* N_WORKERS=, N_BUSY=, N_QUEUED=, REQUEST_USEC= */
+#define MESSAGE_POOL_RESIZED           "5673aef41b5b407e8a7a56338c7a7cb3"
 #define MESSAGE_LISTENER_FLIPPED       "f0b50a11816540eb9a7e947a2af0530a" /* LISTENER= */
 #define MESSAGE_STRANGER_CLOSED        "64c6c7fe22be4b748cf63dbcaff3f4e4"
 #define MESSAGE_SIGNAL_IGNORED         "abb4469bda4540c2a8d0fb45e777aed8"

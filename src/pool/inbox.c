@@ -4,8 +4,8 @@
 /* What workers say about themselves.
  *
  * One socket serves all workers; who speaks is what the kernel says in SCM_CREDENTIALS, so no worker can
- * speak for another and no other process for any. Only READY=1 and WATCHDOG=1 are listened to. A worker's STOPPING=1,
- * STATUS= or MAINPID= ends here: passed on to PID 1 they would be taken for the service's. */
+ * speak for another and no other process for any. Only READY=1 and WATCHDOG=1 are listened to. A worker's
+ * STOPPING=1, STATUS= or MAINPID= ends here: passed on to PID 1 they would be taken for the service's. */
 
 #include <stdio.h>
 #include <sys/socket.h>

@@ -122,11 +122,11 @@ void load_report_stuck(Pool *pool, Worker *w, bool silent) {
         (void) snprintf(stack, sizeof(stack), "WORKER_STACK=%s", evidence.stack);
         (void) snprintf(threads, sizeof(threads), "WORKER_THREADS=%s", evidence.threads);
         worker_log_fields(w, LOG_WARNING, MESSAGE_WORKER_STUCK,
-                          (const char *const[]) { age, wchan, call, threads, evidence.stack[0] ? stack : NULL,
-                                                  NULL },
+                          (const char *const[]) { age, wchan, call, threads,
+                                                  evidence.stack[0] ? stack : NULL, NULL },
                           "pid %d %s %s (--request-timeout=%s), %zu connections open: %s%s%s",
                           (int) w->pid, silent ? "has not sent WATCHDOG=1 for" : "is inside one request for",
-                          clock_format_span(age_span, sizeof(age_span), usec / USEC_PER_MSEC * USEC_PER_MSEC),
+                          clock_format_span(age_span, sizeof(age_span), usec - usec % USEC_PER_MSEC),
                           clock_format_span(span, sizeof(span), pool->p.config->request_timeout_usec),
                           view.n_connections, evidence.summary,
                           strchr(evidence.threads, '\n') ? "\n" : "",

@@ -159,7 +159,7 @@ static PlanStep plan_ready(const Config *config, const PlanWorker *w, uint64_t n
 
         if (w->stuck || !w->wanted)
                 return (PlanStep) { PLAN_RETIRE, USEC_INFINITY };
-        if (w->request_usec > config->request_timeout_usec)
+        if (w->request_usec >= config->request_timeout_usec)
                 return (PlanStep) { PLAN_STUCK, USEC_INFINITY };
         if (w->pinged_usec > 0)
                 silent_usec = usec_add(w->pinged_usec, config->request_timeout_usec);
@@ -283,7 +283,8 @@ static uint64_t watch_interval(const Config *config, const PlanLoad *load, uint6
         uint64_t usec = PLAN_WATCH_SLOW_USEC;
 
         if (config->request_timeout_usec != USEC_INFINITY)
-                usec = MIN_OF(MAX_OF(config->request_timeout_usec / 4, PLAN_WATCH_MIN_USEC), PLAN_WATCH_MAX_USEC);
+                usec = MIN_OF(MAX_OF(config->request_timeout_usec / 4, PLAN_WATCH_MIN_USEC),
+                              PLAN_WATCH_MAX_USEC);
         if (config->n_workers_min < config->n_workers)
                 usec = MIN_OF(MAX_OF(usec_sub(now_usec, load->awake_usec) * 3, PLAN_WATCH_MIN_USEC),
                               PLAN_WATCH_MAX_USEC);

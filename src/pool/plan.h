@@ -145,7 +145,7 @@ typedef struct PlanLoad {
         unsigned n_connected;      /* of these: have a connection, in use or kept */
         unsigned n_queued;         /* clients that wait */
         bool pressed;              /* at the last look, too, all were taken and clients waited */
-        unsigned n_peak;           /* most taken at a time in this span of PLAN_SHRINK_USEC and the last one */
+        unsigned n_peak;           /* most taken at a time in this span of PLAN_SHRINK_USEC and the last */
         uint64_t peak_since_usec;  /* when this span began */
         uint64_t awake_usec;       /* clients have been about since then */
 } PlanLoad;

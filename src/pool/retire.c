@@ -13,9 +13,9 @@
  * does not wait either is between two requests, or works on after the response, and only the caller knows
  * how long to be considerate of that. A connection kept for later requests is in use or not, which nobody
  * can see from outside at one moment: the request may just be on its way, or half of it be there. It counts
- * as unused if the worker waits for the client and has done nothing, and read nothing, for some time. Where pidfd_getfd(2) is
- * forbidden, a worker with one thread that was in accept and still is, and has no other sockets than before,
- * has no connection either.
+ * as unused if the worker waits for the client and has done nothing, and read nothing, for some time. Where
+ * pidfd_getfd(2) is forbidden, a worker with one thread that was in accept and still is, and has no other
+ * sockets than before, has no connection either.
  *
  * Order matters should we die in the middle. Descendants are killed first and continued first: what is then
  * left stopped is either a worker, which the next helper knows, or has a parent that is known. */
@@ -25,7 +25,6 @@
 #include <sched.h>
 #include <signal.h>
 #include <sys/pidfd.h>
-#include <time.h>
 
 #include "clock.h"
 #include "fd-util.h"
@@ -33,7 +32,6 @@
 #include "retire.h"
 
 #define STOP_USEC (5 * USEC_PER_MSEC)   /* for one process to stop */
-#define STOP_SPINS 16                   /* looks before we sleep in between */
 #define ROUNDS_MAX 3                    /* in which processes may be forked under our hands */
 
 typedef struct Stopped {
@@ -64,14 +62,11 @@ static void stopped_done(Stopped *s) {
 static bool wait_until_stopped(pid_t pid) {
         uint64_t end_usec = usec_add(clock_now_usec(), STOP_USEC);
 
-        for (unsigned i = 0; clock_now_usec() < end_usec; i++) {
-                if (i < STOP_SPINS)
-                        (void) sched_yield(); /* it may need our CPU for that */
-                else
-                        (void) nanosleep(&(struct timespec) { .tv_nsec = 1 }, NULL); /* timer slack */
+        do {
+                (void) sched_yield(); /* it may need our CPU for that */
                 if (observe_is_stopped(pid) != 0)
                         return true;
-        }
+        } while (clock_now_usec() < end_usec);
         return false;
 }
 

@@ -109,6 +109,10 @@ static void defaults(void) {
 
         EXPECT(!c->name);
         EXPECT_EQ(c->n_workers, N_CPUS);
+        EXPECT_EQ(c->n_workers_min, N_CPUS);
+        EXPECT(c->max_lifetime_usec == USEC_INFINITY);
+        EXPECT(c->max_memory == UINT64_MAX);
+        EXPECT(c->request_timeout_usec == USEC_INFINITY);
         EXPECT_EQ(c->ready, READY_AUTO);
         EXPECT_EQ(c->stop_signal, SIGTERM);
         EXPECT_EQ(c->stop_timeout_usec, 30 * USEC_PER_SEC);
@@ -126,10 +130,15 @@ static void defaults(void) {
         EXPECT_STREQ(c->executable, "/usr/bin/sh");
 }
 
-static void expect_workers(const char *option, unsigned expected) {
+static void expect_bounds(const char *option, unsigned min, unsigned max) {
         _cleanup_(config_freep) Config *c = accept_option(option);
 
-        EXPECT_EQ(c->n_workers, expected);
+        EXPECT_EQ(c->n_workers_min, min);
+        EXPECT_EQ(c->n_workers, max);
+}
+
+static void expect_workers(const char *option, unsigned expected) {
+        expect_bounds(option, expected, expected);
 }
 
 static void workers(void) {
@@ -152,9 +161,10 @@ static void workers(void) {
                       "--workers=0x10", "--workers=4294967297", "--workers=99999999999999999999999",
                       "--workers=:", "--workers=1:", "--workers=:4", "--workers=4:1", "--workers=0:0",
                       "--workers=1:16385", "--workers=1:4:8", "--workers=1:auto", "--workers=auto:4");
-        refuse_option("--workers=0:4", -EOPNOTSUPP, NOT_YET);
-        refuse_option("--workers=2:8", -EOPNOTSUPP, NOT_YET);
-        refuse_option("--workers=4:4", -EOPNOTSUPP, NOT_YET);
+        expect_bounds("--workers=0:4", 0, 4);
+        expect_bounds("--workers=2:8", 2, 8);
+        expect_bounds("--workers=4:4", 4, 4);
+        expect_bounds("--workers=0:16384", 0, WORKERS_MAX);
         REFUSE(-EINVAL, 2, "--workers=abc: " WORKERS_EXPECTED, "-wabc");
         REFUSE(-EINVAL, 2, "--workers=abc: " WORKERS_EXPECTED, "-w", "abc");
 }
@@ -317,9 +327,6 @@ static void not_supported_yet(void) {
         static const char *const later[] = {
                 "--surge=1", "--surge=16384", "--surge=25%", "--surge=100%", "--surge=1%",
                 "--probe=/", "--probe=/health?full=1",
-                "--max-lifetime=1d", "--max-lifetime=infinity",
-                "--max-memory=128M", "--max-memory=1.5G", "--max-memory=infinity",
-                "--request-timeout=1min 30s", "--request-timeout=infinity",
         };
 
         for (size_t i = 0; i < ELEMENTSOF(later); i++)
@@ -331,6 +338,21 @@ static void not_supported_yet(void) {
         REFUSE_VALUES(PROBE_EXPECTED, "--probe=", "--probe=health", "--probe=http://x/", "--probe=/a b",
                       "--probe=/\xc3\xa4");
         REFUSE(-EINVAL, 2, "--probe=/\\r\\nX: " PROBE_EXPECTED, "--probe=/\r\nX");
+}
+
+static void worn_and_stuck(void) {
+        _cleanup_(config_freep) Config *c = ACCEPT("--max-lifetime=1d", "--max-memory=1.5G",
+                                                   "--request-timeout=1min 30s", "--", "/bin/true");
+        _cleanup_(config_freep) Config *none = ACCEPT("--max-lifetime=infinity", "--max-memory=infinity",
+                                                      "--request-timeout=infinity", "--", "/bin/true");
+
+        EXPECT_EQ(c->max_lifetime_usec, 24 * 3600 * USEC_PER_SEC);
+        EXPECT_EQ(c->max_memory, UINT64_C(3) << 29);
+        EXPECT_EQ(c->request_timeout_usec, 90 * USEC_PER_SEC);
+        EXPECT(none->max_lifetime_usec == USEC_INFINITY);
+        EXPECT(none->max_memory == UINT64_MAX);
+        EXPECT(none->request_timeout_usec == USEC_INFINITY);
+
         REFUSE_VALUES(SPAN_EXPECTED, "--max-lifetime=", "--max-lifetime=0", "--max-lifetime=1x",
                       "--request-timeout=",
                       "--request-timeout=0", "--request-timeout=-5s");
@@ -757,7 +779,7 @@ static void help_tells_the_defaults(void) {
 
 TEST_MAIN(TEST(defaults), TEST(workers), TEST(name), TEST(ready), TEST(stop_signal), TEST(signal_names),
           TEST(timeouts),
-          TEST(retire), TEST(not_supported_yet), TEST(crash_budget), TEST(listener),
+          TEST(retire), TEST(not_supported_yet), TEST(worn_and_stuck), TEST(crash_budget), TEST(listener),
           TEST(worker_capabilities),
           TEST(flags), TEST(help_and_version), TEST(separate_values), TEST(last_one_wins),
           TEST(unknown_options),

@@ -22,6 +22,7 @@ static Config make_config(ReadyMode mode, uint64_t start_timeout_usec, uint64_t 
                 .stop_timeout_usec = stop_timeout_usec,
                 .max_lifetime_usec = USEC_INFINITY,
                 .max_memory = UINT64_MAX,
+                .request_timeout_usec = USEC_INFINITY,
                 .crash_budget = 2,
                 .crash_budget_usec = 10 * USEC_PER_SEC,
         };
@@ -273,6 +274,206 @@ static void tries_are_bounded(void) {
         }
 }
 
+/* A stuck worker is not waited for: signal, SIGABRT at half time, SIGKILL. */
+static void stuck(void) {
+        Config c = make_config(READY_AUTO, USEC_INFINITY, 10 * USEC_PER_SEC);
+        PlanWorker w = { .state = WORKER_READY, .wanted = true, .spawned_usec = T0 };
+        PlanStep s;
+
+        c.retire = RETIRE_IDLE;
+        for (int d = -1; d <= 1; d++) {
+                c.request_timeout_usec = 5 * USEC_PER_SEC;
+                w.request_usec = c.request_timeout_usec + (uint64_t) d;
+                EXPECT_EQ(plan_worker(&c, &w, T0).verb, d < 0 ? PLAN_NOTHING : PLAN_STUCK);
+                c.request_timeout_usec = USEC_INFINITY;
+                EXPECT_EQ(plan_worker(&c, &w, T0).verb, PLAN_NOTHING);
+        }
+        w.request_usec = 0;
+
+        /* Who has never pinged need not go on with it; who has, must. */
+        c.request_timeout_usec = 5 * USEC_PER_SEC;
+        EXPECT(plan_worker(&c, &w, T0).again_usec == USEC_INFINITY);
+        w.pinged_usec = T0;
+        EXPECT_EQ(plan_worker(&c, &w, T0).again_usec, T0 + c.request_timeout_usec);
+        EXPECT_EQ(plan_worker(&c, &w, T0 + c.request_timeout_usec - 1).verb, PLAN_NOTHING);
+        EXPECT_EQ(plan_worker(&c, &w, T0 + c.request_timeout_usec).verb, PLAN_SILENT);
+
+        w.stuck = true;
+        EXPECT_EQ(plan_worker(&c, &w, T0).verb, PLAN_RETIRE);
+        w.state = WORKER_RETIRING;
+        w.state_since_usec = T0;
+        EXPECT_EQ(plan_worker(&c, &w, T0).verb, PLAN_SIGNAL);
+        w.signalled_usec = T0;
+        s = plan_worker(&c, &w, T0);
+        EXPECT(s.verb == PLAN_NOTHING && s.again_usec == T0 + 5 * USEC_PER_SEC);
+        EXPECT_EQ(plan_worker(&c, &w, T0 + 5 * USEC_PER_SEC).verb, PLAN_ABORT);
+        w.aborted = true;
+        s = plan_worker(&c, &w, T0 + 5 * USEC_PER_SEC);
+        EXPECT(s.verb == PLAN_NOTHING && s.again_usec == T0 + 10 * USEC_PER_SEC);
+        EXPECT_EQ(plan_worker(&c, &w, T0 + 10 * USEC_PER_SEC).verb, PLAN_KILL);
+}
+
+/* Age up to a tenth early, never late, and not all at once; size at any time; once. */
+static void worn(void) {
+        Config c = make_config(READY_AUTO, USEC_INFINITY, USEC_INFINITY);
+        uint64_t first = USEC_INFINITY, last = 0;
+
+        c.max_lifetime_usec = 100 * USEC_PER_SEC;
+        for (uint32_t random = 0; random < 5000; random += 7) {
+                PlanWorker w = { .state = WORKER_READY, .wanted = true, .spawned_usec = T0, .random = random };
+                PlanStep s = plan_worker(&c, &w, T0);
+
+                EXPECT_EQ(s.verb, PLAN_NOTHING);
+                first = MIN_OF(first, s.again_usec);
+                last = MAX_OF(last, s.again_usec);
+                EXPECT_EQ(plan_worker(&c, &w, s.again_usec - 1).verb, PLAN_NOTHING);
+                EXPECT_EQ(plan_worker(&c, &w, s.again_usec).verb, PLAN_WEAR_AGE);
+                w.large = true;
+                EXPECT_EQ(plan_worker(&c, &w, T0).verb, PLAN_WEAR_MEMORY);
+                w.worn = true;
+                EXPECT_EQ(plan_worker(&c, &w, s.again_usec).verb, PLAN_NOTHING);
+        }
+        EXPECT(first >= T0 + 90 * USEC_PER_SEC && first < T0 + 91 * USEC_PER_SEC);
+        EXPECT(last <= T0 + 100 * USEC_PER_SEC && last > T0 + 99 * USEC_PER_SEC);
+        c.max_lifetime_usec = 1;
+        EXPECT_EQ(plan_worker(&c, &(PlanWorker) { .state = WORKER_READY, .wanted = true, .spawned_usec = T0 }, T0 + 1).verb,
+                  PLAN_WEAR_AGE);
+}
+
+/* One worn worker at a time, its predecessor gone before the next one; the empty slot goes first. */
+static void worn_slots(void) {
+        PlanSlot s = { .wanted = true, .filled = true, .outdated = true, .worn = true };
+        uint64_t again;
+
+        for (unsigned n_replacing = 0; n_replacing < 2; n_replacing++)
+                for (unsigned n_retiring = 0; n_retiring < 2; n_retiring++) {
+                        PlanCrowd c = { .n_slots = 100, .n_replacing = n_replacing, .n_retiring = n_retiring,
+                                        .proven = true };
+
+                        EXPECT_EQ(plan_slot_spawns(&s, &c, T0, &again), n_replacing + n_retiring == 0);
+                        s.filled = false;
+                        EXPECT(plan_slot_spawns(&s, &c, T0, &again));
+                        s.filled = true;
+                }
+}
+
+static Config make_bounds(unsigned min, unsigned max) {
+        Config c = make_config(READY_AUTO, USEC_INFINITY, USEC_INFINITY);
+
+        c.n_workers_min = min;
+        c.n_workers = max;
+        return c;
+}
+
+static void load_exhaustively(void) {
+        static const unsigned numbers[] = { 0, 1, 2, 3, 7, 8, 9, 64, 65, 1000 };
+        const size_t n = ELEMENTSOF(numbers);
+        Config c = make_bounds(2, 64);
+        size_t n_grown = 0, n_shrunk = 0;
+
+        for (size_t code = 0; code < n * n * n * n * 3 * 3 * 2; code++) {
+                PlanLoad l = { .awake_usec = T0 };
+                size_t k = code;
+                PlanLoadStep s;
+                bool quiet;
+
+                l.n_step = (unsigned) (k % 3) + 1, k /= 3;
+                quiet = k % 3 == 0, l.peak_since_usec = quiet ? T0 - PLAN_SHRINK_USEC : T0, k /= 3;
+                l.pressed = k % 2, k /= 2;
+                l.n_wanted = MIN_OF(MAX_OF(numbers[k % n], 2U), 64U), k /= n;
+                l.n_ready = MIN_OF(numbers[k % n], l.n_wanted), k /= n;
+                l.n_queued = numbers[k % n], k /= n;
+                l.n_taken = l.n_busy = l.n_connected = MIN_OF(numbers[k % n], l.n_ready);
+                l.n_peak = l.n_taken;
+                s = plan_load(&c, &l, T0);
+
+                /* Within the bounds, and by whole steps. */
+                EXPECT(s.n_wanted <= 64 && s.n_wanted >= 2);
+                if (s.n_wanted != l.n_wanted && s.n_wanted < 64)
+                        EXPECT(s.n_wanted % l.n_step == 0 || s.n_wanted == l.n_wanted);
+                /* It grows only if nobody is free, somebody waits, and more wait than are on the way already. */
+                EXPECT_EQ(s.pressed, l.n_queued > 0 && l.n_taken >= l.n_ready);
+                if (s.n_wanted > l.n_wanted) {
+                        n_grown++;
+                        EXPECT(s.pressed && l.n_queued > l.n_wanted - l.n_ready);
+                        EXPECT(l.pressed || l.n_queued >= l.n_ready);
+                        EXPECT(s.n_wanted < l.n_wanted + l.n_queued - (l.n_wanted - l.n_ready) + l.n_step);
+                } else if (s.pressed && l.pressed && l.n_wanted < 64)
+                        EXPECT(l.n_queued <= l.n_wanted - l.n_ready || l.n_wanted == s.n_wanted);
+                /* It shrinks only at the end of a span, never below what is taken. */
+                if (s.n_wanted < l.n_wanted) {
+                        n_shrunk++;
+                        EXPECT(quiet && s.n_wanted >= l.n_taken);
+                }
+                /* At rest only the next client counts, or the next chance to shrink. */
+                EXPECT_EQ(s.rest, l.n_queued == 0 && l.n_taken == 0);
+                EXPECT(s.again_usec > T0);
+                if (s.rest && s.n_wanted <= plan_workers_min(&c, l.n_step))
+                        EXPECT(s.again_usec == USEC_INFINITY);
+                else
+                        EXPECT(s.again_usec < T0 + 2 * PLAN_SHRINK_USEC);
+        }
+        EXPECT(n_grown > 100 && n_shrunk > 100);
+}
+
+/* A burst is met within some milliseconds, and in any second there are at most ten looks. */
+static void looks_at_a_burst(void) {
+        Config c = make_bounds(0, 64);
+        PlanLoad l = { .n_step = 1, .n_queued = 1, .awake_usec = T0, .peak_since_usec = T0 };
+        uint64_t now = T0;
+        unsigned n = 0;
+
+        for (PlanLoadStep s; now < T0 + USEC_PER_SEC; now = s.again_usec, n++) {
+                s = plan_load(&c, &l, now);
+                l.n_wanted = s.n_wanted;
+                l.pressed = s.pressed;
+                l.n_queued = 64; /* they come while we look, and nobody gets ready */
+        }
+        EXPECT_EQ(l.n_wanted, 64);
+        EXPECT(n <= 10);
+
+        /* Workers that do not come up are not asked for again and again. */
+        l = (PlanLoad) { .n_step = 1, .n_wanted = 3, .n_queued = 2, .pressed = true, .peak_since_usec = T0 };
+        EXPECT_EQ(plan_load(&c, &l, T0).n_wanted, 3);
+}
+
+static void looks_without_bounds(void) {
+        Config c = make_bounds(4, 4);
+        PlanLoad l = { .n_step = 1, .n_wanted = 4, .n_ready = 4, .n_taken = 1, .n_busy = 1, .n_connected = 1,
+                       .peak_since_usec = T0, .awake_usec = T0 };
+
+        EXPECT_EQ(plan_load(&c, &l, T0).again_usec, T0 + PLAN_WATCH_SLOW_USEC);
+        c.request_timeout_usec = 100 * USEC_PER_SEC;
+        EXPECT_EQ(plan_load(&c, &l, T0).again_usec, T0 + PLAN_WATCH_MAX_USEC);
+        c.request_timeout_usec = 100 * USEC_PER_MSEC;
+        EXPECT_EQ(plan_load(&c, &l, T0).again_usec, T0 + 25 * USEC_PER_MSEC);
+        /* A connection that is kept: the next request on it wakes nobody. */
+        l.n_busy = 0;
+        EXPECT(!plan_load(&c, &l, T0).rest);
+        c.request_timeout_usec = USEC_INFINITY;
+        EXPECT(plan_load(&c, &l, T0).rest);
+        /* A thousand workers are not looked at four times a second. */
+        l.n_busy = 1;
+        l.n_ready = 1000;
+        c.request_timeout_usec = 100 * USEC_PER_MSEC;
+        EXPECT(plan_load(&c, &l, T0).again_usec >= T0 + 500 * USEC_PER_MSEC);
+}
+
+static void kept(void) {
+        Config c = make_config(READY_AUTO, USEC_INFINITY, 30 * USEC_PER_SEC);
+        PlanWorker w = { .state = WORKER_RETIRING };
+
+        EXPECT_EQ(plan_kept_usec(&c, &w), PLAN_KEPT_USEC);
+        c.stop_timeout_usec = 4 * USEC_PER_SEC;
+        EXPECT_EQ(plan_kept_usec(&c, &w), USEC_PER_SEC);
+        c.stop_timeout_usec = 0;
+        EXPECT_EQ(plan_kept_usec(&c, &w), PLAN_ANSWERED_USEC);
+        c.stop_timeout_usec = USEC_INFINITY;
+        EXPECT_EQ(plan_kept_usec(&c, &w), PLAN_KEPT_USEC);
+        w.signalled_usec = T0;
+        EXPECT_EQ(plan_kept_usec(&c, &w), PLAN_ANSWERED_USEC);
+}
+
 /* Only while a worker starts, only for a moment, and the end of the moment is told. */
 static void quiet(void) {
         uint64_t until;
@@ -425,5 +626,6 @@ static void pool_exhaustively(void) {
 }
 
 TEST_MAIN(TEST(worker_exhaustively), TEST(looks_are_few_and_soon_enough),
-          TEST(retiring), TEST(tries_are_bounded), TEST(quiet), TEST(deaths), TEST(backoff),
+          TEST(retiring), TEST(tries_are_bounded), TEST(stuck), TEST(worn), TEST(worn_slots), TEST(kept),
+          TEST(load_exhaustively), TEST(looks_at_a_burst), TEST(looks_without_bounds), TEST(quiet), TEST(deaths), TEST(backoff),
           TEST(budget), TEST(slots), TEST(pool_exhaustively))
