@@ -172,8 +172,8 @@ void stats_print(const Stats *s, FILE *f) {
                 s->max_usec, s->longest_gap_nsec / NSEC_PER_USEC);
         print_table(&s->pids, "pids", f);
         print_table(&s->generations, "generations", f);
-        fprintf(f, "\"duration\":%.6f,\"requests_per_second\":%.1f}\n",
-                seconds, seconds > 0 ? (double) s->n_ok / seconds : 0);
+        fprintf(f, "\"begin\":%.6f,\"duration\":%.6f,\"requests_per_second\":%.1f}\n",
+                (double) s->begin_nsec / (double) NSEC_PER_SEC, seconds, seconds > 0 ? (double) s->n_ok / seconds : 0);
 }
 
 void stats_done(Stats *s) {

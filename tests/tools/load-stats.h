@@ -34,7 +34,7 @@ typedef struct Stats {
         uint64_t histogram[HISTOGRAM_SIZE]; /* of microseconds */
         uint64_t max_usec;
 
-        uint64_t begin_nsec;
+        uint64_t begin_nsec; /* monotonic: others may compare it with their own clock */
         uint64_t end_nsec;
         uint64_t last_ok_nsec;
         uint64_t longest_gap_nsec; /* between two good responses, or begin and the first */
