@@ -13,7 +13,7 @@ IMAGE_HOST_PACKAGES=(mmdebstrap debian-archive-keyring)
 image_packages() {
         local base=(systemd systemd-sysv dbus procps curl nginx gcc libc6-dev meson ninja-build pkg-config libsystemd-dev
                     libcap-dev libfcgi-dev)
-        local full=(php-cgi libfcgi-perl fcgiwrap multiwatch spawn-fcgi golang-go golang-github-gin-gonic-gin-dev
+        local full=(php-cgi php-fpm libfcgi-perl fcgiwrap multiwatch spawn-fcgi golang-go golang-github-gin-gonic-gin-dev
                     clang python3 python3-pytest mandoc iproute2 strace valgrind libc6-dbg git)
 
         # systemd.pc moved to a package of its own in 253; clang does not pull in its sanitizers and
@@ -44,6 +44,7 @@ printf '127.0.0.1 localhost\n::1 localhost ip6-localhost\n' >"$root/etc/hosts"
 for unit in nginx.service fcgiwrap.service fcgiwrap.socket; do
         chroot "$root" systemctl --quiet disable "$unit" 2>/dev/null || :
 done
+rm -f "$root"/etc/systemd/system/multi-user.target.wants/php*-fpm.service
 for unit in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service \
         fstrim.timer logrotate.timer man-db.timer phpsessionclean.timer systemd-tmpfiles-clean.timer getty.target \
         console-getty.service systemd-networkd-wait-online.service systemd-networkd.service systemd-networkd.socket \
