@@ -307,6 +307,37 @@ check_gin() {
         servers=
 }
 
+check_http_load() {
+        if ! [ -x "$tools/gin-echo" ]; then
+                skip http-load "no gin-echo"
+                return
+        fi
+        rm -f "$work/address"
+        "$tools/listen-exec" --tcp4=0 --name=http --report="$work/address" -- "$tools/gin-echo" -naive \
+                2>"$work/stderr" &
+        servers=$!
+        wait_for "the listener" test -s "$work/address"
+        address=$(cat "$work/address")
+        http_load --duration=0.3 --body=1000 --method=POST
+        check "http-load: all is well" "$status:$(field failed):$(field started)" = "0:0:$(field ok)"
+        check "http-load: there was something" "$(field ok)" -gt 0
+        http_load --duration=0.3 --query=status=502
+        check "http-load: wrong status" "$status:$(field ok):$(field failed)" = "1:0:$(field wrong_status)"
+        http_load --duration=0.3 --query=size=1
+        check "http-load: wrong body" "$status:$(field ok):$(field failed)" = "1:0:$(field wrong_body)"
+        http_load --duration=0.3 --clients=1 --query=exit=0
+        check "http-load: the server ends" "$status:$(field ok):$(field eof)" = 1:0:1
+        check "http-load: nobody listens" "$(field refused)" -gt 0
+        wait "$servers"
+        servers=
+}
+
+http_load() {
+        timeout -k 5 60 "$tools/http-load" --connect="$address" --clients=4 --timeout=10 "$@" \
+                >"$out" 2>"$work/load-stderr"
+        status=$?
+}
+
 check_surroundings() {
         serve --unix="$sock" "$tools/misbehave" fds
         load --print
@@ -341,6 +372,7 @@ check_kill
 check_client_stop
 check_go_term
 check_gin
+check_http_load
 check_surroundings
 check_bench
 echo "passed $passed, failed $failed, skipped $skipped"

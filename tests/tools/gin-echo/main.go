@@ -2,7 +2,8 @@
 // SPDX-FileCopyrightText: fcgi-pool contributors
 
 // Command gin-echo answers over HTTP what the echo contract (../echo-contract.h) asks for, with Gin, on the
-// listener passed as fd 3 as in sd_listen_fds(3). SIGTERM: requests in flight are finished, then it exits.
+// listener passed as fd 3 as in sd_listen_fds(3). SIGTERM: requests in flight are finished, then it exits. With
+// -naive it handles no signal, as gin.Engine.Run() does not.
 package main
 
 import (
@@ -95,6 +96,7 @@ func inheritedListener() (net.Listener, error) {
 }
 
 func main() {
+	naive := flag.Bool("naive", false, "no signal handling")
 	grace := flag.Duration("grace", 60*time.Second, "after SIGTERM, wait at most that long for requests")
 	flag.Parse()
 
@@ -107,6 +109,9 @@ func main() {
 	router := gin.New()
 	router.NoRoute(echo)
 	server := &http.Server{Handler: router}
+	if *naive {
+		fatal(server.Serve(listener))
+	}
 
 	finished := make(chan error)
 	signals := make(chan os.Signal, 1)
