@@ -1,0 +1,393 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# SPDX-FileCopyrightText: fcgi-pool contributors
+"""Retirement under load: workers of all kinds that do nothing for it, and a helper that dies in the middle of it.
+
+tests/bench/retirement prints the tables, test_retirement.py is its short form. Programs are naive: none of them handles
+a signal, but for what libfcgi and PHP do by themselves. Nothing is ever tried again by the load (nginx excepted, which
+has rules of its own), so a request that fails is counted.
+"""
+
+import collections
+import contextlib
+import dataclasses
+import math
+import os
+import pathlib
+import random
+import re
+import select
+import shutil
+import signal
+import subprocess
+import time
+
+import lib
+from survival import MESSAGE, PROGRAMS, Survivor
+from test_seed import Nginx
+
+N_WORKERS = 6
+N_CLIENTS = 4
+HANDLER_MSEC = 2
+# So short that a worker is always due: one retirement follows the other.
+ALWAYS_DUE = '--max-lifetime=200ms'
+WAYS = {
+    'idle': ['--retire=idle'],
+    'SIGTERM': ['--retire=signal', '--stop-signal=SIGTERM', '--stop-timeout=2s'],
+    'SIGKILL': ['--retire=signal', '--stop-signal=SIGKILL'],
+}
+
+# CGI scripts take a process for each line they work on; this one takes none.
+CGI = '''#!/bin/sh
+printf 'Content-Type: text/plain\\r\\n\\r\\npid=%d\\nslot=- generation=-\\nbody-length=0 body-crc=00000000\\n' "$PPID"
+'''
+
+
+# --- workers ---
+
+@dataclasses.dataclass(frozen=True)
+class Runtime:
+    name: str
+    program: str  # on the PATH, or a test program
+    arguments: tuple = ()
+    script: str = ''  # SCRIPT_FILENAME= of requests
+    listener: str = 'blocking'
+    env: dict = dataclasses.field(default_factory=dict)
+    options: tuple = ()
+    http: bool = False
+
+    @property
+    def present(self):
+        with contextlib.suppress(AssertionError):
+            return bool(lib.tool(self.program))
+        return False
+
+    def command(self):
+        """What can be executed in the sandbox of the template, which hides the build."""
+        return [install(self.program), *(str(PROGRAMS / word) if (PROGRAMS / word).exists() else word
+                                         for word in self.arguments)]
+
+    def load(self, pool, n_clients=N_CLIENTS):
+        query = f'sleep={HANDLER_MSEC}'
+        if self.http:
+            return HttpLoad(f'unix:{pool.listen[0]}', clients=n_clients, query=query)
+        options = {'param': f'SCRIPT_FILENAME={PROGRAMS / self.script}'} if self.script else {}
+        return lib.BackgroundLoad(pool, clients=n_clients, duration=3600, query=query, **options)
+
+
+RUNTIMES = {runtime.name: runtime for runtime in (
+    Runtime('libfcgi', 'fcgi-echo'),
+    Runtime('php-cgi', 'php-cgi', script='echo.php', env={'PHP_FCGI_MAX_REQUESTS': '0'}),
+    Runtime('Perl FCGI', 'perl', ('echo.pl',)),
+    Runtime('Go net/http/fcgi', 'go-echo', ('-naive',), listener='nonblocking'),
+    Runtime('fcgiwrap', 'fcgiwrap', script='small.cgi'),
+    Runtime('Gin', 'gin-echo', ('-naive',), listener='nonblocking', options=('--socket-activation',), http=True),
+)}
+
+
+def install(program):
+    """The path of a program outside of what the sandbox hides."""
+    path = pathlib.Path(lib.tool(program))
+    if lib.BUILD not in path.parents and lib.TOOLS not in path.parents:
+        return str(path)
+    PROGRAMS.mkdir(parents=True, exist_ok=True)
+    return shutil.copy(path, PROGRAMS / program)
+
+
+def install_scripts():
+    for name in ('echo.pl', 'echo.php'):
+        install(name)
+    (PROGRAMS / 'small.cgi').write_text(CGI)
+    (PROGRAMS / 'small.cgi').chmod(0o755)
+
+
+def make_pool(runtime, *options, n_workers=N_WORKERS, name='retirement', **others):
+    """An instance of the template, whose sandbox is the one that retirement must do with."""
+    return lib.TemplatePool(name, runtime.command(), [f'--workers={n_workers}', f'--listener={runtime.listener}',
+                                                      *runtime.options, *options], env=runtime.env, **others)
+
+
+# --- load ---
+
+class HttpLoad(lib.BackgroundLoad):
+    """with HttpLoad('127.0.0.1:80', clients=4, think=0.25) as load: ...; load.stop()"""
+
+    def __init__(self, connect, **options):
+        self.command = [lib.tool('http-load'), f'--connect={connect}',
+                        *(f'--{name}={value}' for name, value in options.items())]
+        self.process = self.result = None
+
+
+class Noise(lib.BackgroundLoad):
+    """How late others are woken meanwhile; no load to speak of."""
+
+    def __init__(self):
+        self.command = [lib.tool('timer-noise')]
+        self.process = self.result = None
+
+
+class KeepaliveNginx(Nginx):
+    """nginx that keeps connections to a pool."""
+
+    def __init__(self, pool, next_upstream=''):
+        super().__init__('location / { include fastcgi_params; fastcgi_pass pool; fastcgi_keep_conn on; '
+                         + (f'fastcgi_next_upstream {next_upstream}; ' if next_upstream else '') + '}')
+        self.upstream = f'upstream pool {{ server unix:{pool.listen[0]}; keepalive 16; }}\n'
+
+    def configuration(self):
+        return super().configuration().replace('server {', self.upstream + 'server {', 1)
+
+
+# --- retirements ---
+
+def recycle(pool, n):
+    """Has workers replaced, one after the other, until n have ended."""
+    since = lib.journal_cursor()
+    helper = pool.main_pid
+
+    def enough():
+        os.kill(helper, signal.SIGHUP)
+        return len(lib.journal(pool.service, since, MESSAGE_ID=MESSAGE['WORKER_EXITED'])) >= n
+    lib.wait_until(enough, 60 + n, f'{n} workers to be replaced', interval=0.5)
+
+
+def percentile(values, share):
+    """The smallest value that is at least as large as this share of all; None of none."""
+    return sorted(values)[max(math.ceil(share * len(values)), 1) - 1] if values else None
+
+
+def pauses_usec(entry):
+    """How long a worker was stopped and turned out to be busy, each time: the longest, and the mean for the others."""
+    n, longest, total = (int(entry[name]) for name in ('N_PAUSES', 'PAUSE_MAX_USEC', 'PAUSE_TOTAL_USEC'))
+    return [longest] + [(total - longest) / (n - 1)] * (n - 1) if n else []
+
+
+@dataclasses.dataclass
+class Row:
+    """What came of one kind of retirement."""
+    runtime: str
+    way: str
+    n_clients: int
+    seconds: float = 0
+    n_recycles: int = 0
+    n_requests: int = 0
+    failures: dict = dataclasses.field(default_factory=dict)
+    first_failure: str = ''
+    find_usec: list = dataclasses.field(default_factory=list)
+    pause_usec: list = dataclasses.field(default_factory=list)
+    noise_usec: dict = dataclasses.field(default_factory=dict)
+    n_by_signal: int = 0  # of those that should have been found idle
+    problems: list = dataclasses.field(default_factory=list)
+
+    @property
+    def n_failed(self):
+        return sum(self.failures.values())
+
+    def add_load(self, result):
+        self.n_requests = result['started']
+        self.failures = {kind: n for kind, n in result['failures'].items() if n}
+        self.first_failure = result['first_failure'] or ''
+
+    def add_journal(self, entries):
+        ended = {entry['WORKER_PID'] for entry in entries if entry.get('MESSAGE_ID') == MESSAGE['WORKER_EXITED']}
+        found = [entry for entry in entries if 'RETIRE_USEC' in entry]
+        self.n_recycles = len(ended)
+        if self.way == 'idle':
+            self.n_by_signal = len(ended - {entry['WORKER_PID'] for entry in found})
+        self.find_usec = [int(entry['RETIRE_USEC']) for entry in found]
+        self.pause_usec = [usec for entry in found for usec in pauses_usec(entry)]
+        self.problems = [entry['MESSAGE'] for entry in entries if entry.get('MESSAGE_ID') == MESSAGE['WORKER_DIED']]
+
+    def to_dict(self):
+        return {**vars(self), 'n_failed': self.n_failed,
+                'find': summary(self.find_usec), 'pause': summary(self.pause_usec),
+                'find_usec': None, 'pause_usec': None}
+
+
+def summary(values):
+    return {'n': len(values), 'p50': percentile(values, .5), 'p99': percentile(values, .99),
+            'max': max(values, default=None)}
+
+
+def measure(runtime, way, n, n_clients=N_CLIENTS):
+    """Retires n workers of a runtime under load."""
+    row = Row(runtime.name, way, n_clients)
+    with make_pool(runtime, *WAYS[way]) as pool:
+        pool.wait_workers(N_WORKERS)
+        with runtime.load(pool, n_clients) as load, Noise() as noise:
+            measure_window(row, pool, load, noise, n)
+    return row
+
+
+def measure_nginx(next_upstream, method, way, n, n_clients=6):
+    """The same behind nginx that keeps connections, with clients that think."""
+    runtime = RUNTIMES['libfcgi']
+    row = Row(f'nginx, {method}, next_upstream {next_upstream or "default"}', way, n_clients)
+    with make_pool(runtime, *WAYS[way]) as pool, KeepaliveNginx(pool, next_upstream) as nginx:
+        pool.wait_workers(N_WORKERS)
+        with HttpLoad(f'127.0.0.1:{nginx.port}', clients=n_clients, think=0.25, method=method,
+                      body=0 if method == 'GET' else 100) as load, Noise() as noise:
+            measure_window(row, pool, load, noise, n)
+    return row
+
+
+def measure_window(row, pool, load, noise, n):
+    begin = time.monotonic()
+    recycle(pool, n)
+    row.add_load(load.stop())
+    row.seconds = time.monotonic() - begin
+    row.noise_usec = noise.stop()['latency_usec']
+    row.add_journal(pool.journal())
+
+
+# --- the helper dies in the middle ---
+
+STRACE_TIMEOUT = 5
+STEPS_BEFORE = 15  # the first look at a worker comes before the first signal to it
+
+
+class Faults:
+    """Kills the helper at one system call after the other of a roll, under light load; systemd starts the next one.
+
+    strace(1) has the signal sent at the entry of the call, which is then not made. It counts the calls of each name by
+    themselves, so a step is a name and a number.
+    """
+
+    N_WORKERS = 2
+
+    def __init__(self, way='idle', seed=None):
+        self.way, self.random = way, random.Random(seed)
+        self.n_killed = self.n_missed = self.n_stopped = 0
+        self.calls = collections.Counter()  # that were not made
+        self.problems = []
+        self.load_result = None
+
+    def run(self, n):
+        runtime = RUNTIMES['libfcgi']
+        with FaultyPool(runtime, WAYS[self.way], self.N_WORKERS) as pool:
+            pool.wait_workers(self.N_WORKERS)
+            with lib.BackgroundLoad(pool, clients=2, rate=200, duration=3600, query='sleep=1') as load:
+                steps = self.steps(pool)
+                for i in range(n):
+                    self.kill(pool, *steps[int((i + self.random.random()) * len(steps) / n)])
+                self.load_result = load.stop()
+            if self.load_result['failed']:
+                self.problems.append(f'{self.load_result["failures"]}: {self.load_result["first_failure"]}')
+            self.problems += [entry['MESSAGE'] for entry in pool.journal(MESSAGE_ID=MESSAGE['WORKER_DIED'])]
+        return self
+
+    def steps(self, pool):
+        """The system calls of a roll from right before the first retirement to the end: (name, number) of each."""
+        since = lib.journal_cursor()
+        with Strace(pool.main_pid) as strace:
+            os.kill(strace.pid, signal.SIGHUP)
+            pool.wait_journal(since=since, MESSAGE_ID=MESSAGE['ROLLED'])
+        pool.wait_rest()
+        names = [call.partition('(')[0] for call in strace.calls()]
+        steps = [(name, names[:i].count(name) + 1) for i, name in enumerate(names)]
+        return steps[max(0, names.index('pidfd_send_signal') - STEPS_BEFORE):]
+
+    def kill(self, pool, name, number):
+        since = lib.journal_cursor()
+        with Strace(pool.main_pid, f'--inject={name}:signal=KILL:when={number}') as strace:
+            os.kill(strace.pid, signal.SIGHUP)
+            # There may be fewer of them this time.
+            dead = strace.wait_death(since, pool)
+        if dead:
+            calls = strace.calls()
+            self.n_killed += 1
+            self.calls[name] += 1
+            self.n_stopped += leaves_stopped(calls)
+        else:
+            self.n_missed += 1
+        self.problems += [f'{name} number {number}, {"killed" if dead else "missed"}: {text}' for text in pool.problems()]
+
+
+class FaultyPool(Survivor):
+    """An instance of the template that PID 1 starts again soon."""
+
+    def __init__(self, runtime, options, n_workers):
+        super().__init__('retirement-faults', install(runtime.program), n_workers=n_workers,
+                         service=['RestartSec=50ms'])
+        self.command = runtime.command()
+        self.options += options
+
+    def wait_rest(self):
+        lib.wait_until(lambda: lib.is_complete(self.status_text, self.n_workers), 20, f'{self.name} to be at rest')
+
+    def problems(self):
+        with contextlib.suppress(AssertionError):
+            self.wait_rest()
+        found = super().problems()
+        stopped = [pid for pid in self.processes() if (lib.proc_status(pid, 'State') or '').startswith('T')]
+        if stopped:
+            found.append(f'{self.name}: stopped: {stopped}')
+        generations = {lib.environment(pid)['FCGI_POOL_GENERATION'] for pid in self.workers()}
+        if len(generations) != 1:
+            found.append(f'{self.name}: generations {generations}')
+        return found
+
+
+def leaves_stopped(calls):
+    """Whether a worker was stopped when the helper died at the last of these calls."""
+    stopped = False
+    for call in calls[:-1]:
+        match = re.match(r'pidfd_send_signal\(\d+, (SIG\w+)', call)
+        if match and match.group(1) in ('SIGSTOP', 'SIGCONT', 'SIGKILL'):
+            stopped = match.group(1) == 'SIGSTOP'
+    return stopped
+
+
+class Strace:
+    """strace of a process, attached for the length of a with block."""
+
+    def __init__(self, pid, *options):
+        self.pid, self.path = pid, pathlib.Path(f'/run/fcgi-pool-test-strace.{pid}')
+        self.pidfd = os.pidfd_open(pid)
+        self.command = ['strace', '-qq', '-o', self.path, '-p', str(pid), *options]
+
+    def __enter__(self):
+        self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                        stderr=subprocess.STDOUT)
+        lib.wait_until(lambda: self.process.poll() is not None or
+                       lib.proc_status(self.pid, 'TracerPid') == str(self.process.pid), what='strace to be attached')
+        assert self.process.poll() is None, self.process.stdout.read()
+        return self
+
+    def wait_death(self, since, pool):
+        """Whether the process dies before it has rolled."""
+        def over():
+            return select.select([self.pidfd], [], [], 0)[0] or pool.journal(since, MESSAGE_ID=MESSAGE['ROLLED'])
+        lib.wait_until(over, 20, 'the helper to roll or to die')
+        return bool(select.select([self.pidfd], [], [], 0)[0])
+
+    def __exit__(self, *_):
+        # It lets go of the process.
+        self.process.terminate()
+        self.process.wait()
+        self.process.stdout.close()
+        os.close(self.pidfd)
+
+    def calls(self):
+        lines = self.path.read_text(errors='replace').splitlines()
+        self.path.unlink()
+        return [line for line in lines if re.match(r'\w+\(', line)]
+
+
+# --- tables ---
+
+def milliseconds(usec, digits=2):
+    return '' if usec is None else f'{usec / 1000:.{digits}f}'
+
+
+def markdown(rows):
+    head = ['', 'way', 'clients', 'recycles', 'by signal', 'requests', 'failed', 'idle found after ms p50', 'p99', 'max',
+            'busy pauses', 'ms p50', 'p99', 'max', 'timer late ms p50', 'p99']
+    lines = [head, ['---', '---'] + ['---:'] * (len(head) - 2)]
+    for row in rows:
+        find, pause = summary(row.find_usec), summary(row.pause_usec)
+        failed = ', '.join(f'{n} {kind}' for kind, n in sorted(row.failures.items())) or '0'
+        lines.append([row.runtime, row.way, row.n_clients, row.n_recycles, row.n_by_signal, row.n_requests, failed,
+                      *(milliseconds(find[name], 1) for name in ('p50', 'p99', 'max')), pause['n'],
+                      *(milliseconds(pause[name]) for name in ('p50', 'p99', 'max')),
+                      *(milliseconds(row.noise_usec[name]) for name in ('p50', 'p99'))])
+    return '\n'.join('| ' + ' | '.join(map(str, line)) + ' |' for line in lines)
