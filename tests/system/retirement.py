@@ -35,6 +35,8 @@ WAYS = {
     'SIGTERM': ['--retire=signal', '--stop-signal=SIGTERM', '--stop-timeout=2s'],
     'SIGKILL': ['--retire=signal', '--stop-signal=SIGKILL'],
 }
+# Each pause of a busy worker is a line.
+DEBUG = {'SYSTEMD_LOG_LEVEL': 'debug'}
 
 # CGI scripts take a process for each line they work on; this one takes none.
 CGI = '''#!/bin/sh
@@ -103,7 +105,8 @@ def install_scripts():
 def make_pool(runtime, *options, n_workers=N_WORKERS, name='retirement', **others):
     """An instance of the template, whose sandbox is the one that retirement must do with."""
     return lib.TemplatePool(name, runtime.command(), [f'--workers={n_workers}', f'--listener={runtime.listener}',
-                                                      *runtime.options, *options], env=runtime.env, **others)
+                                                      *runtime.options, *options],
+                            env={**runtime.env, **DEBUG}, **others)
 
 
 # --- load ---
@@ -140,14 +143,9 @@ class KeepaliveNginx(Nginx):
 # --- retirements ---
 
 def recycle(pool, n):
-    """Has workers replaced, one after the other, until n have ended."""
-    since = lib.journal_cursor()
-    helper = pool.main_pid
-
-    def enough():
-        os.kill(helper, signal.SIGHUP)
-        return len(lib.journal(pool.service, since, MESSAGE_ID=MESSAGE['WORKER_EXITED'])) >= n
-    lib.wait_until(enough, 60 + n, f'{n} workers to be replaced', interval=0.5)
+    """Waits until n workers have been replaced, as they always are due."""
+    lib.wait_until(lambda: len(pool.journal(MESSAGE_ID=MESSAGE['WORKER_EXITED'])) >= n, 60 + n,
+                   f'{n} workers to be replaced', interval=1)
 
 
 def percentile(values, share):
@@ -155,10 +153,10 @@ def percentile(values, share):
     return sorted(values)[max(math.ceil(share * len(values)), 1) - 1] if values else None
 
 
-def pauses_usec(entry):
-    """How long a worker was stopped and turned out to be busy, each time: the longest, and the mean for the others."""
-    n, longest, total = (int(entry[name]) for name in ('N_PAUSES', 'PAUSE_MAX_USEC', 'PAUSE_TOTAL_USEC'))
-    return [longest] + [(total - longest) / (n - 1)] * (n - 1) if n else []
+def found_idle(entries):
+    """{pid: the line that says that it was found idle}"""
+    return {int(entry['WORKER_PID']): entry for entry in entries
+            if entry.get('WORKER_STATE') == 'killing' and entry.get('MESSAGE', '').endswith(': idle')}
 
 
 @dataclasses.dataclass
@@ -188,13 +186,13 @@ class Row:
         self.first_failure = result['first_failure'] or ''
 
     def add_journal(self, entries):
-        ended = {entry['WORKER_PID'] for entry in entries if entry.get('MESSAGE_ID') == MESSAGE['WORKER_EXITED']}
-        found = [entry for entry in entries if 'RETIRE_USEC' in entry]
+        ended = {int(entry['WORKER_PID']) for entry in entries if entry.get('MESSAGE_ID') == MESSAGE['WORKER_EXITED']}
+        found = found_idle(entries)
         self.n_recycles = len(ended)
         if self.way == 'idle':
-            self.n_by_signal = len(ended - {entry['WORKER_PID'] for entry in found})
-        self.find_usec = [int(entry['RETIRE_USEC']) for entry in found]
-        self.pause_usec = [usec for entry in found for usec in pauses_usec(entry)]
+            self.n_by_signal = len(ended - set(found))
+        self.find_usec = [int(entry['RETIRE_USEC']) for entry in found.values()]
+        self.pause_usec = [int(entry['PAUSE_USEC']) for entry in entries if 'PAUSE_USEC' in entry]
         self.problems = [entry['MESSAGE'] for entry in entries if entry.get('MESSAGE_ID') == MESSAGE['WORKER_DIED']]
 
     def to_dict(self):
@@ -211,7 +209,7 @@ def summary(values):
 def measure(runtime, way, n, n_clients=N_CLIENTS):
     """Retires n workers of a runtime under load."""
     row = Row(runtime.name, way, n_clients)
-    with make_pool(runtime, *WAYS[way]) as pool:
+    with make_pool(runtime, ALWAYS_DUE, *WAYS[way]) as pool:
         pool.wait_workers(N_WORKERS)
         with runtime.load(pool, n_clients) as load, Noise() as noise:
             measure_window(row, pool, load, noise, n)
@@ -222,7 +220,7 @@ def measure_nginx(next_upstream, method, way, n, n_clients=6):
     """The same behind nginx that keeps connections, with clients that think."""
     runtime = RUNTIMES['libfcgi']
     row = Row(f'nginx, {method}, next_upstream {next_upstream or "default"}', way, n_clients)
-    with make_pool(runtime, *WAYS[way]) as pool, KeepaliveNginx(pool, next_upstream) as nginx:
+    with make_pool(runtime, ALWAYS_DUE, *WAYS[way]) as pool, KeepaliveNginx(pool, next_upstream) as nginx:
         pool.wait_workers(N_WORKERS)
         with HttpLoad(f'127.0.0.1:{nginx.port}', clients=n_clients, think=0.25, method=method,
                       body=0 if method == 'GET' else 100) as load, Noise() as noise:
