@@ -56,6 +56,7 @@ class Runtime:
     env: dict = dataclasses.field(default_factory=dict)
     options: tuple = ()
     http: bool = False
+    n_processes: int = 1
 
     @property
     def present(self):
@@ -84,6 +85,9 @@ RUNTIMES = {runtime.name: runtime for runtime in (
     Runtime('fcgiwrap', 'fcgiwrap', script='small.cgi'),
     Runtime('Gin', 'gin-echo', ('-naive',), listener='nonblocking', options=('--socket-activation',), http=True),
 )}
+
+
+TREE = Runtime('C with a child', 'misbehave', ('fork', '1'), n_processes=2)
 
 
 def install(program):
@@ -142,10 +146,11 @@ class KeepaliveNginx(Nginx):
 
 # --- retirements ---
 
-def recycle(pool, n):
-    """Waits until n workers have been replaced, as they always are due."""
-    lib.wait_until(lambda: len(pool.journal(MESSAGE_ID=MESSAGE['WORKER_EXITED'])) >= n, 60 + n,
-                   f'{n} workers to be replaced', interval=1)
+def recycle(pool, n, seconds=None):
+    """Waits until n workers have been replaced, as they always are due, or for so long."""
+    end = time.monotonic() + (seconds or math.inf)
+    lib.wait_until(lambda: len(pool.journal(MESSAGE_ID=MESSAGE['WORKER_EXITED'])) >= n or time.monotonic() >= end,
+                   60 + n, f'{n} workers to be replaced', interval=1)
 
 
 def percentile(values, share):
@@ -206,13 +211,13 @@ def summary(values):
             'max': max(values, default=None)}
 
 
-def measure(runtime, way, n, n_clients=N_CLIENTS):
-    """Retires n workers of a runtime under load."""
+def measure(runtime, way, n, n_clients=N_CLIENTS, seconds=None):
+    """Retires n workers of a runtime under load, or as many as it takes so many seconds."""
     row = Row(runtime.name, way, n_clients)
     with make_pool(runtime, ALWAYS_DUE, *WAYS[way]) as pool:
         pool.wait_workers(N_WORKERS)
         with runtime.load(pool, n_clients) as load, Noise() as noise:
-            measure_window(row, pool, load, noise, n)
+            measure_window(row, pool, load, noise, n, seconds)
     return row
 
 
@@ -228,9 +233,9 @@ def measure_nginx(next_upstream, method, way, n, n_clients=6):
     return row
 
 
-def measure_window(row, pool, load, noise, n):
+def measure_window(row, pool, load, noise, n, seconds=None):
     begin = time.monotonic()
-    recycle(pool, n)
+    recycle(pool, n, seconds)
     row.add_load(load.stop())
     row.seconds = time.monotonic() - begin
     row.noise_usec = noise.stop()['latency_usec']
@@ -250,19 +255,16 @@ class Faults:
     themselves, so a step is a name and a number.
     """
 
-    N_WORKERS = 2
-
-    def __init__(self, way='idle', seed=None):
-        self.way, self.random = way, random.Random(seed)
+    def __init__(self, seed=None):
+        self.random = random.Random(seed)
         self.n_killed = self.n_missed = self.n_stopped = 0
         self.calls = collections.Counter()  # that were not made
         self.problems = []
         self.load_result = None
 
-    def run(self, n):
-        runtime = RUNTIMES['libfcgi']
-        with FaultyPool(runtime, WAYS[self.way], self.N_WORKERS) as pool:
-            pool.wait_workers(self.N_WORKERS)
+    def run(self, runtime, n):
+        with FaultyPool(runtime) as pool:
+            pool.wait_workers(pool.n_workers)
             with lib.BackgroundLoad(pool, clients=2, rate=200, duration=3600, query='sleep=1') as load:
                 steps = self.steps(pool)
                 for i in range(n):
@@ -270,7 +272,6 @@ class Faults:
                 self.load_result = load.stop()
             if self.load_result['failed']:
                 self.problems.append(f'{self.load_result["failures"]}: {self.load_result["first_failure"]}')
-            self.problems += [entry['MESSAGE'] for entry in pool.journal(MESSAGE_ID=MESSAGE['WORKER_DIED'])]
         return self
 
     def steps(self, pool):
@@ -297,17 +298,18 @@ class Faults:
             self.n_stopped += leaves_stopped(calls)
         else:
             self.n_missed += 1
-        self.problems += [f'{name} number {number}, {"killed" if dead else "missed"}: {text}' for text in pool.problems()]
+        self.problems += [f'{name} number {number}, {"killed" if dead else "missed"}: {text}'
+                          for text in pool.problems() + pool.surprises(since)]
 
 
 class FaultyPool(Survivor):
     """An instance of the template that PID 1 starts again soon."""
 
-    def __init__(self, runtime, options, n_workers):
-        super().__init__('retirement-faults', install(runtime.program), n_workers=n_workers,
-                         service=['RestartSec=50ms'])
+    def __init__(self, runtime):
+        super().__init__('retirement-faults', install(runtime.program), n_workers=2, service=['RestartSec=50ms'])
         self.command = runtime.command()
-        self.options += options
+        self.n_processes = self.n_workers * runtime.n_processes + 2
+        self.options += WAYS['idle']
 
     def wait_rest(self):
         lib.wait_until(lambda: lib.is_complete(self.status_text, self.n_workers), 20, f'{self.name} to be at rest')
@@ -322,6 +324,15 @@ class FaultyPool(Survivor):
         generations = {lib.environment(pid)['FCGI_POOL_GENERATION'] for pid in self.workers()}
         if len(generations) != 1:
             found.append(f'{self.name}: generations {generations}')
+        return found
+
+    def surprises(self, since):
+        """What the helpers did not expect, though all of it is their own work."""
+        found = []
+        for entry in self.journal(since):
+            strangers = re.search(r'([1-9]\d*) strangers', entry['MESSAGE'])
+            if strangers or entry.get('MESSAGE_ID') == MESSAGE['WORKER_DIED']:
+                found.append(f'{self.name}: logged: {entry["MESSAGE"]}')
         return found
 
 
@@ -378,8 +389,8 @@ def milliseconds(usec, digits=2):
 
 
 def markdown(rows):
-    head = ['', 'way', 'clients', 'recycles', 'by signal', 'requests', 'failed', 'idle found after ms p50', 'p99', 'max',
-            'busy pauses', 'ms p50', 'p99', 'max', 'timer late ms p50', 'p99']
+    head = ['', 'way', 'clients', 'recycles', 'by signal', 'requests', 'failed', 'idle found after ms p50', 'p99',
+            'max', 'busy pauses', 'ms p50', 'p99', 'max', 'timer late ms p50', 'p99']
     lines = [head, ['---', '---'] + ['---:'] * (len(head) - 2)]
     for row in rows:
         find, pause = summary(row.find_usec), summary(row.pause_usec)

@@ -54,6 +54,7 @@ class Survivor(lib.TemplatePool):
         super().__init__(name, [echo, '--graceful'], [f'--workers={n_workers}'], service=service,
                          socket=['ListenStream=', f'ListenStream={tcp}'] if tcp else None)
         self.n_workers = n_workers
+        self.n_processes = n_workers + 2
         if tcp:
             self.listen = [tcp]
 
@@ -92,7 +93,7 @@ class Survivor(lib.TemplatePool):
         expect(f'descriptors stored, not {self.n_workers + N_STORED_BESIDE}', lambda: self.n_stored,
                lambda n: n == self.n_workers + N_STORED_BESIDE)
         expect('processes, zombies included', lambda: lib.cgroup_pids(self.cgroup, zombies=True),
-               lambda p: len(p) == self.n_workers + 2)
+               lambda p: len(p) == self.n_processes)
         expect('status', lambda: self.status_text,
                lambda s: lib.is_complete(s, self.n_workers))
         return found

@@ -25,7 +25,7 @@ FOREVER = '--stop-timeout=100s'  # longer than any of these tests may take
 TERM, KILL = str(int(signal.SIGTERM)), str(int(signal.SIGKILL))
 NAIVE = {'C': (lambda: misbehave('serve'), 'NonBlocking=no'),
          'go': (lambda: [lib.tool('go-echo'), '-naive'], 'NonBlocking=yes')}
-N_FAULTS = 40
+N_FAULTS = 20  # of each kind of worker
 
 
 def make_pool(command, *options, n=1, retire='idle', **others):
@@ -124,11 +124,11 @@ class Client:
 
 # --- nothing is lost ---
 
-@pytest.mark.parametrize('runtime', NAIVE)
-def test_roll(runtime):
+@pytest.mark.parametrize('runtime, address', [('C', PATH), ('C', '127.0.0.1:9178'), ('go', PATH), ('go', '[::1]:9178')])
+def test_roll(runtime, address):
     """Workers that die of any signal are replaced, all of them and more than once, and no request under load fails."""
     command, service = NAIVE[runtime]
-    with make_pool(command(), FOREVER, n=4, service=service) as pool, \
+    with make_pool(command(), FOREVER, n=4, service=service, listen=address) as pool, \
             lib.BackgroundLoad(pool, clients=3, duration=100, query='sleep=2') as load:
         for _ in range(3):
             before = pool.wait_workers(4)
@@ -172,6 +172,7 @@ def test_request_in_progress(runtime):
         assert worker in found_idle(pool, since)
 
 
+@pytest.mark.xfail(strict=True, reason='asleep in read() with nothing unread: it looks like an idle kept connection')
 def test_body_that_takes_its_time():
     """A request whose body has come in part only is no idle connection."""
     with make_pool(echo(), FOREVER) as pool, Client() as client:
@@ -181,7 +182,7 @@ def test_body_that_takes_its_time():
         client.send(5, b'b' * 10)
         since = begin_roll(pool)
         entry = wait_retiring(pool, worker, since)
-        # Long enough for many looks; the successor serves meanwhile.
+        # A second: long enough for many looks. The successor serves meanwhile.
         lib.load(pool, clients=1, requests=100, query='sleep=10')
         client.send(5, b'b' * 10)
         client.send(5)
@@ -352,15 +353,34 @@ def test_journal():
 
 # --- the helper dies ---
 
-def test_helper_dies():
-    """Wherever in a retirement the helper is killed: nobody stays stopped, all are there, nothing is lost."""
+@pytest.fixture
+def strace():
     if not shutil.which('strace'):
         pytest.skip('no strace')
+
+
+@pytest.mark.parametrize('runtime', [retirement.RUNTIMES['libfcgi'], retirement.TREE], ids=lambda runtime: runtime.program)
+def test_helper_dies(runtime, strace):
+    """Wherever in a retirement the helper is killed: nobody stays stopped, all are there, nothing is lost."""
     seed = random.SystemRandom().randrange(1 << 32)
     print(f'seed {seed}')
-    retirement.install_scripts()
-    faults = retirement.Faults(seed=seed).run(N_FAULTS)
+    faults = retirement.Faults(seed=seed).run(runtime, N_FAULTS)
     print(f'{faults.n_killed} killed, {faults.n_missed} missed, {faults.n_stopped} with a stopped worker, {faults.calls}')
     assert faults.problems == []
     assert faults.n_killed > N_FAULTS // 2
     assert faults.n_stopped > 0
+
+
+@pytest.mark.parametrize('command', [['serve'], ['fork', '1'], ['ignore-term']], ids=' '.join)
+def test_helper_dies_for_good(command, strace):
+    """If the helper dies while a worker is stopped, and no other one comes, the guardian ends it all the same."""
+    with make_pool(misbehave(*command), '--stop-timeout=2s') as pool:
+        guardian, = lib.cgroup_pids(pool.cgroup / 'guardian')
+        worker, = pool.workers()
+        # The first signal of a retirement is SIGSTOP to the worker.
+        with retirement.Strace(pool.main_pid, '--inject=pidfd_send_signal:signal=KILL:when=2') as strace:
+            begin_roll(pool)
+            lib.wait_exit(strace.pid)
+        lib.wait_exit(guardian)
+        assert pool.processes() == []
+        assert retirement.leaves_stopped(strace.calls())
