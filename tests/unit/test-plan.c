@@ -627,5 +627,6 @@ static void pool_exhaustively(void) {
 
 TEST_MAIN(TEST(worker_exhaustively), TEST(looks_are_few_and_soon_enough),
           TEST(retiring), TEST(tries_are_bounded), TEST(stuck), TEST(worn), TEST(worn_slots), TEST(kept),
-          TEST(load_exhaustively), TEST(looks_at_a_burst), TEST(looks_without_bounds), TEST(quiet), TEST(deaths), TEST(backoff),
+          TEST(load_exhaustively), TEST(looks_at_a_burst), TEST(looks_without_bounds), TEST(quiet), TEST(deaths),
+          TEST(backoff),
           TEST(budget), TEST(slots), TEST(pool_exhaustively))
