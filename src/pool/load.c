@@ -144,17 +144,18 @@ static void watch_listeners(Pool *pool, bool on) {
         pool->load.watching = on;
 }
 
+/* Looks are for the status, and maybe for memory, and there is no hurry. */
+static bool is_slow(const Config *config) {
+        return config->n_workers_min == config->n_workers && config->request_timeout_usec == USEC_INFINITY;
+}
+
 static void wake_up(Pool *pool, uint64_t now_usec) {
         Load *l = &pool->load;
-        const Config *config = pool->p.config;
 
         watch_listeners(pool, false);
         l->awake = true;
         l->awake_usec = now_usec;
-        l->next_usec = now_usec;
-        /* For the status alone there is no hurry. */
-        if (config->n_workers_min == config->n_workers && config->request_timeout_usec == USEC_INFINITY)
-                l->next_usec = usec_add(now_usec, PLAN_WATCH_SLOW_USEC);
+        l->next_usec = is_slow(pool->p.config) ? usec_add(now_usec, PLAN_WATCH_SLOW_USEC) : now_usec;
 }
 
 static int on_client(sd_event_source *source, int fd, uint32_t revents, void *userdata) {
@@ -248,9 +249,13 @@ uint64_t load_drive(Pool *pool, uint64_t now_usec) {
                 return USEC_INFINITY;
         }
         if (!l->awake && !l->watching) {
-                /* The pool has just begun to serve, maybe with more workers than it needs. */
+                /* The pool has just begun to serve, with workers that may be busy already, or too many. */
                 l->peak_since_usec = now_usec;
-                wake_up(pool, now_usec);
+                l->next_usec = USEC_INFINITY;
+                if (is_slow(pool->p.config))
+                        watch_listeners(pool, true);
+                else
+                        wake_up(pool, now_usec);
         }
         if (now_usec >= l->next_usec)
                 look_at_all(pool, now_usec);
