@@ -268,6 +268,9 @@ unsigned plan_workers_min(const Config *config, unsigned n_step) {
 static unsigned plan_size(const Config *config, const PlanLoad *load, bool pressed, uint64_t now_usec) {
         unsigned n_coming = load->n_wanted - MIN_OF(load->n_ready, load->n_wanted), n;
 
+        /* What does not come up is not asked for by the dozen. */
+        if (pressed && load->n_ready == 0)
+                return MAX_OF(load->n_wanted, round_up(config, 1, load->n_step));
         if (pressed && load->n_queued > n_coming && (load->pressed || load->n_queued >= load->n_ready)) {
                 n = MIN_OF(load->n_queued - n_coming, config->n_workers);
                 return round_up(config, MIN_OF(load->n_wanted + n, config->n_workers), load->n_step);

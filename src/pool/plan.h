@@ -159,7 +159,8 @@ typedef struct PlanLoadStep {
 
 /* What follows from a look at all workers: how many there are to be, and when to look again. The pool grows
  * when all workers are taken and clients wait, by as many as wait: at once if these are as many as the
- * workers, else if it is still so at the next look. At the end of each span of PLAN_SHRINK_USEC it shrinks
+ * workers, else if it is still so at the next look. A pool without a ready worker starts one per listener
+ * and grows on when there is one. At the end of each span of PLAN_SHRINK_USEC it shrinks
  * to what was needed in that and the span before, and a quarter more. */
 PlanLoadStep plan_load(const Config *config, const PlanLoad *load, uint64_t now_usec);
 

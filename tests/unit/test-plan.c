@@ -380,7 +380,7 @@ static void load_exhaustively(void) {
                 l.n_step = (unsigned) (k % 3) + 1, k /= 3;
                 quiet = k % 3 == 0, l.peak_since_usec = quiet ? T0 - PLAN_SHRINK_USEC : T0, k /= 3;
                 l.pressed = k % 2, k /= 2;
-                l.n_wanted = MIN_OF(MAX_OF(numbers[k % n], 2U), 64U), k /= n;
+                l.n_wanted = MIN_OF(MAX_OF(numbers[k % n], plan_workers_min(&c, l.n_step)), 64U), k /= n;
                 l.n_ready = MIN_OF(numbers[k % n], l.n_wanted), k /= n;
                 l.n_queued = numbers[k % n], k /= n;
                 l.n_taken = l.n_busy = l.n_connected = MIN_OF(numbers[k % n], l.n_ready);
@@ -396,7 +396,7 @@ static void load_exhaustively(void) {
                 if (s.n_wanted > l.n_wanted) {
                         n_grown++;
                         EXPECT(s.pressed && l.n_queued > l.n_wanted - l.n_ready);
-                        EXPECT(l.pressed || l.n_queued >= l.n_ready);
+                        EXPECT(l.n_ready > 0 && (l.pressed || l.n_queued >= l.n_ready));
                         EXPECT(s.n_wanted < l.n_wanted + l.n_queued - (l.n_wanted - l.n_ready) + l.n_step);
                 } else if (s.pressed && l.pressed && l.n_wanted < 64)
                         EXPECT(l.n_queued <= l.n_wanted - l.n_ready || l.n_wanted == s.n_wanted);
@@ -424,10 +424,13 @@ static void looks_at_a_burst(void) {
         unsigned n = 0;
 
         for (PlanLoadStep s; now < T0 + USEC_PER_SEC; now = s.again_usec, n++) {
+                /* They come while we look, and the first worker is ready soon. */
+                l.n_queued = now > T0 ? 64 : 1;
+                l.n_ready = l.n_taken = now >= T0 + 3 * USEC_PER_MSEC;
                 s = plan_load(&c, &l, now);
                 l.n_wanted = s.n_wanted;
                 l.pressed = s.pressed;
-                l.n_queued = 64; /* they come while we look, and nobody gets ready */
+                EXPECT_EQ(l.n_wanted, now >= T0 + 3 * USEC_PER_MSEC ? 64 : 1);
         }
         EXPECT_EQ(l.n_wanted, 64);
         EXPECT(n <= 10);
@@ -435,6 +438,10 @@ static void looks_at_a_burst(void) {
         /* Workers that do not come up are not asked for again and again. */
         l = (PlanLoad) { .n_step = 1, .n_wanted = 3, .n_queued = 2, .pressed = true, .peak_since_usec = T0 };
         EXPECT_EQ(plan_load(&c, &l, T0).n_wanted, 3);
+        l.n_queued = 64;
+        EXPECT_EQ(plan_load(&c, &l, T0).n_wanted, 3);
+        l = (PlanLoad) { .n_step = 2, .n_queued = 64, .peak_since_usec = T0 };
+        EXPECT_EQ(plan_load(&c, &l, T0).n_wanted, 2);
 }
 
 static void looks_without_bounds(void) {
