@@ -137,9 +137,8 @@ static PlanStep plan_retiring(const Config *config, const PlanWorker *w, uint64_
         if (!idle)
                 return (PlanStep) { PLAN_NOTHING, deadline_usec };
 
-        /* The last look may be one at its start. */
-        try_usec = w->looked_usec < w->state_since_usec ? 0 :
-                usec_add(w->looked_usec, try_interval(w, now_usec));
+        /* Not at once: the state is to be written first, for a helper that has to tell how it ended. */
+        try_usec = usec_add(MAX_OF(w->looked_usec, w->state_since_usec), try_interval(w, now_usec));
         if (now_usec >= try_usec)
                 return (PlanStep) { try_verb(w, now_usec), USEC_INFINITY };
         return (PlanStep) { PLAN_NOTHING, MIN_OF(try_usec, deadline_usec) };

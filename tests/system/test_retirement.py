@@ -172,7 +172,6 @@ def test_request_in_progress(runtime):
         assert worker in found_idle(pool, since)
 
 
-@pytest.mark.xfail(strict=True, reason='asleep in read() with nothing unread: it looks like an idle kept connection')
 def test_body_that_takes_its_time():
     """A request whose body has come in part only is no idle connection."""
     with make_pool(echo(), FOREVER) as pool, Client() as client:
