@@ -89,8 +89,13 @@ static void look_at_worker(Pool *pool, Worker *w, bool memory, PlanLoad *load, u
         if (view.gone)
                 return;
         note_requests(w, &view, now_usec);
-        busy = view.n_connections > view.n_kept;
         load->n_ready++;
+        if (!view.complete) {
+                pool->load.n_unknown++;
+                return;
+        }
+        /* Where connections cannot be seen, one who does not wait is busy. */
+        busy = view.n_connections > view.n_kept || (view.error < 0 && !view.waiting);
         load->n_busy += busy;
         load->n_taken += busy || !view.waiting;
         load->n_connected += view.n_connections > 0;
@@ -208,12 +213,16 @@ static void look_at_all(Pool *pool, uint64_t now_usec) {
         PlanLoadStep step;
 
         l->oldest_usec = 0;
+        l->n_unknown = 0;
         if (memory)
                 l->memory_usec = now_usec;
         for (Worker *w = pool->workers; w; w = w->next)
                 if (w->state == WORKER_READY && pool_slot_of(pool, w))
                         look_at_worker(pool, w, memory, &load, now_usec);
         load.n_queued = count_queued(pool);
+        /* Who cannot be observed is taken if somebody waits, and free if not. */
+        if (load.n_queued > 0)
+                load.n_taken += l->n_unknown;
         l->n_peak = MAX_OF(l->n_peak, load.n_taken);
         load.n_peak = MAX_OF(l->n_peak, l->n_peak_before);
 
