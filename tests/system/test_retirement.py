@@ -89,7 +89,8 @@ class Client:
     def begin(self, query='', n_body=0):
         """A request but for its body."""
         self.send(1, struct.pack('>HB5x', 1, 1))  # responder, FCGI_KEEP_CONN
-        pairs = {'REQUEST_METHOD': 'POST' if n_body else 'GET', 'CONTENT_LENGTH': str(n_body), 'QUERY_STRING': query}
+        pairs = {'REQUEST_METHOD': 'POST' if n_body else 'GET', 'CONTENT_LENGTH': str(n_body), 'QUERY_STRING': query,
+                 'SERVER_PROTOCOL': 'HTTP/1.1'}
         self.send(4, b''.join(bytes([len(name), len(value)]) + name.encode() + value.encode()
                               for name, value in pairs.items()))
         self.send(4)

@@ -37,6 +37,7 @@ typedef enum Answer {
         ANSWER_WRONG_RECORD, /* version 9 */
         ANSWER_WRONG_END,    /* protocol status: overloaded */
         ANSWER_NOTHING,      /* never */
+        ANSWER_PIPE,         /* correct, but a long sleep is a read from a pipe that nobody writes to */
 } Answer;
 
 typedef struct Worker {
@@ -237,6 +238,17 @@ static void put_answer(WireBuffer *out, Answer answer, unsigned id, WireBuffer *
                 out->data[0] = 9;
 }
 
+static _Noreturn void read_empty_pipe(void) {
+        int fds[2];
+        char c;
+
+        if (pipe2(fds, O_CLOEXEC) < 0)
+                fail(EXIT_FAILURE, "pipe: %s", strerror(errno));
+        while (read(fds[0], &c, 1) < 0 && errno == EINTR)
+                continue;
+        fail(EXIT_FAILURE, "somebody has written to the pipe");
+}
+
 static void serve_connection(Worker *w, int fd) {
         WireBuffer body = {}, out = {};
         Request q = {};
@@ -248,6 +260,8 @@ static void serve_connection(Worker *w, int fd) {
                         wire_put_stream(&out, WIRE_STDERR, q.id, e.text, strlen(e.text));
                         wire_put_record(&out, WIRE_STDERR, q.id, "\n", 1, 0);
                 }
+                if (w->answer == ANSWER_PIPE && e.sleep_msec >= 60000)
+                        read_empty_pipe();
                 echo_act(&e);
                 while (w->answer == ANSWER_NOTHING)
                         pause();
@@ -377,6 +391,11 @@ static _Noreturn void mode_ignore_term(Worker *w, const Args *a) {
         (void) a;
         signal(SIGTERM, SIG_IGN);
         serve_blocking(w);
+}
+
+static _Noreturn void mode_pipe(Worker *w, const Args *a) {
+        w->answer = ANSWER_PIPE;
+        mode_ignore_term(w, a);
 }
 
 static _Noreturn void mode_stop_self(Worker *w, const Args *a) {
@@ -532,6 +551,8 @@ static const Mode modes[] = {
         { "crash", mode_crash, "[abort|segv] [AFTER-MS]: dies by SIGABRT or SIGSEGV" },
         { "never-ready", mode_never_ready, ": never looks at fd 0, never exits" },
         { "ignore-term", mode_ignore_term, ": serves, ignores SIGTERM" },
+        { "pipe", mode_pipe, ": as ignore-term, but sleep= of a minute or more is a read from a pipe\n"
+          "              that nobody writes to" },
         { "stop-self", mode_stop_self, "[N]: SIGSTOPs itself after N requests (0), then serves" },
         { "nonblock", mode_nonblock, ": sets O_NONBLOCK on fd 0, serves by poll" },
         { "block", mode_block, ": clears O_NONBLOCK on fd 0, serves" },

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# SPDX-FileCopyrightText: fcgi-pool contributors
+"""A worker that is stuck in a request is found, told about and ended; one that is merely idle or slow is left alone."""
+
+import re
+import time
+
+import pytest
+
+import lib
+from test_retirement import Client
+from test_supervision import IDS, echo, misbehave
+
+TIMEOUT = 1.0
+OPTIONS = ['--workers=4', f'--request-timeout={TIMEOUT:.0f}s', '--stop-timeout=1s']
+HOUR = 'sleep=3600000'
+NO_CORE, CORE = 'LimitCORE=0', 'LimitCORE=infinity'
+TERM, ABRT, KILL = '15', '6', '9'
+
+# What the journal says of a worker: in the message, in WORKER_SYSCALL= and in WORKER_WCHAN=.
+ASLEEP = 'asleep in (clock_)?nanosleep, ', r'^(clock_)?nanosleep\(0x', 'nanosleep'
+RUNNING = 'running, CPU time ', '^$', '^$'
+READING = r'asleep in read on fd \d+ \(pipe:\[\d+\]\), ', r'^read\(\d+<pipe:\[\d+\]>, 0x', 'pipe'
+
+# The worker, the request it gets stuck in, whether it may dump core, what is said of it, and the signal it ends by.
+HANGS = {
+    'sleep': (misbehave, ['serve'], HOUR, NO_CORE, ASLEEP, TERM),
+    'loop': (misbehave, ['serve'], 'burn=3600000', NO_CORE, RUNNING, TERM),
+    'pipe': (misbehave, ['pipe'], HOUR, NO_CORE, READING, KILL),
+    'core': (misbehave, ['pipe'], HOUR, CORE, READING, ABRT),
+    'libfcgi': (echo, [], HOUR, NO_CORE, ASLEEP, KILL),
+}
+
+
+def seconds(entry):
+    """When it was written, on the clock of time.monotonic()."""
+    return int(entry['__MONOTONIC_TIMESTAMP']) / 1e6
+
+
+def stuck(pool):
+    return pool.journal(MESSAGE_ID=IDS['MESSAGE_WORKER_STUCK'])
+
+
+def make_pool(command, **others):
+    return lib.Pool('stuck', command, OPTIONS, **others)
+
+
+@pytest.mark.parametrize('kind', HANGS)
+def test_stuck(kind):
+    """A worker stuck in a request is found in time, with evidence, and replaced; nobody else's request is lost."""
+    program, arguments, query, limit, (doing, syscall, wchan), signo = HANGS[kind]
+    with make_pool(program(*arguments), service=[limit]) as pool:
+        before = pool.slots()
+        with lib.BackgroundLoad(pool, clients=2, duration=60, query='sleep=5') as load:
+            begin = time.monotonic()
+            with lib.BackgroundLoad(pool, clients=1, requests=1, query=query, timeout=60) as victim:
+                evidence = pool.wait_journal(MESSAGE_ID=IDS['MESSAGE_WORKER_STUCK'])
+                obituary = pool.wait_journal(WORKER_STATE='dead')
+                lost = victim.finish()
+            slot, pid = int(evidence['WORKER_SLOT']), int(evidence['WORKER_PID'])
+            pool.wait_journal(since=evidence['__CURSOR'], WORKER_SLOT=slot, WORKER_STATE='ready')
+            result = load.stop()
+
+        assert TIMEOUT <= seconds(evidence) - begin <= TIMEOUT + 1
+        assert TIMEOUT * 1e6 <= int(evidence['REQUEST_USEC']) <= (seconds(evidence) - begin) * 1e6
+        assert evidence['PRIORITY'] == '4' and before[slot] == pid
+        assert re.match(rf'worker {slot}: pid {pid} is inside one request for .*--request-timeout=1s.*: {doing}',
+                        evidence['MESSAGE'])
+        assert re.search(syscall, evidence.get('WORKER_SYSCALL') or '')
+        assert re.search(wchan, evidence.get('WORKER_WCHAN') or '')
+        assert re.match(rf'pid {pid} [\w-]+ [A-Z]: {doing}', evidence['WORKER_THREADS'])
+        assert 'WORKER_STACK' not in evidence
+
+        retiring, = pool.journal(WORKER_PID=pid, WORKER_STATE='retiring', MESSAGE_ID=IDS['MESSAGE_WORKER_STATE'])
+        assert re.fullmatch(rf'worker {slot}: ready -> retiring after .*: stuck', retiring['MESSAGE'])
+        assert (obituary['WORKER_PID'], obituary['EXIT_STATUS']) == (str(pid), signo)
+        # Asked first, if that is of no use.
+        assert seconds(obituary) - seconds(retiring) >= {TERM: 0, ABRT: 0.48, KILL: 0.98}[signo]
+        assert len(pool.journal(MESSAGE_ID=IDS['MESSAGE_WORKER_KILLED'])) == (signo == KILL)
+
+        assert (lost['failed'], lost['failures']['eof'] + lost['failures']['reset']) == (1, 1)
+        assert result['failed'] == 0 and result['ok'] > 0, result
+        after = pool.slots()
+        assert after.pop(slot) != before.pop(slot)
+        assert after == before
+        assert len(stuck(pool)) == 1
+
+
+# Whether an event loop has anything to do for a connection cannot be seen.
+EVENT_LOOP = pytest.mark.xfail(reason='a connection kept by an event loop counts as a request')
+
+
+@pytest.mark.parametrize('program', ['libfcgi', 'perl', pytest.param('go', marks=EVENT_LOOP)])
+def test_left_alone(program):
+    """Workers that are idle, keep a connection on which nothing is asked, or are slow but not too slow are left alone."""
+    command = {'libfcgi': echo(), 'perl': ['/usr/bin/perl', lib.tool('echo.pl')], 'go': [lib.tool('go-echo')]}[program]
+    with make_pool(command, service=[f'NonBlocking={"yes" if program == "go" else "no"}']) as pool, \
+            Client('/run/stuck.sock') as kept:
+        before = pool.slots()
+        keeper = kept.ask()
+        # Longer than the timeout, all in all.
+        assert lib.load(pool, clients=1, requests=3, query='sleep=700')['failed'] == 0
+        assert kept.ask() == keeper
+        assert stuck(pool) == [] and pool.slots() == before
+
+
+def test_one_after_the_other():
+    """Requests that follow each other on one connection without a pause are not taken for one."""
+    with make_pool(echo()) as pool:
+        before = pool.slots()
+        assert lib.load(pool, '--keep-conn', clients=4, requests=16, query='sleep=700')['failed'] == 0
+        assert stuck(pool) == [] and pool.slots() == before
+
+
+def switches(pid):
+    return int(lib.proc_status(pid, 'voluntary_ctxt_switches'))
+
+
+def test_no_wakeups():
+    """A pool at rest does not wake up to look for stuck workers, neither at first nor after requests."""
+    with make_pool(echo(), service=['WatchdogSec=0']) as pool:
+        for _ in range(2):
+            def quiet():
+                before = switches(pool.main_pid)
+                # Three times as long as the timeout.
+                time.sleep(3 * TIMEOUT)
+                return switches(pool.main_pid) == before
+            lib.wait_until(quiet, timeout=20, what='three seconds without a wakeup')
+            assert lib.load(pool, clients=4, requests=40)['failed'] == 0
