@@ -582,13 +582,7 @@ static void try_to_end(Pool *pool, Worker *w, bool harder) {
                 .kept_usec = plan_kept_usec(pool->p.config, &view),
         }, NULL);
         w->looked_usec = clock_now_usec();
-        if (result != RETIRE_UNKNOWN)
-                w->retirement->unknown_since_usec = 0;
-        else if (w->retirement->unknown_since_usec == 0)
-                w->retirement->unknown_since_usec = w->looked_usec;
-        /* A child that begins or ends may be unknown for a moment. */
-        w->unobservable = result == RETIRE_UNKNOWN &&
-                w->looked_usec - w->retirement->unknown_since_usec >= PLAN_PATIENCE_USEC;
+        w->unobservable = result == RETIRE_UNKNOWN;
         if (w->retirement->n_pauses > n_pauses) {
                 (void) snprintf(field, sizeof(field), "PAUSE_USEC=%" PRIu64, w->retirement->pause_usec);
                 worker_log(w, LOG_DEBUG, NULL, field, "pid %d was busy after all, stopped for %" PRIu64 "us",

@@ -19,7 +19,6 @@ typedef enum RetireResult {
 typedef struct Retirement {
         uint64_t kept_since_usec; /* nothing has happened on its kept connections since; 0: not known */
         uint64_t kept_run_nsec, kept_read_chars;
-        uint64_t unknown_since_usec; /* every look since then was RETIRE_UNKNOWN; 0: the last one was not */
         unsigned n_pauses;        /* stopped, found busy and continued */
         uint64_t pause_usec;      /* the last one */
         uint64_t pause_max_usec;
