@@ -156,6 +156,15 @@ static bool stop_and_look(const Retirement *t, const RetireRequest *request, con
         return false;
 }
 
+/* Whether that has been so for too long. */
+static bool remains_unknown(Retirement *t) {
+        uint64_t now_usec = clock_now_usec();
+
+        if (t->unknown_since_usec == 0)
+                t->unknown_since_usec = now_usec;
+        return usec_sub(now_usec, t->unknown_since_usec) >= RETIRE_UNKNOWN_USEC;
+}
+
 RetireResult retire_try(Retirement *t, const RetireRequest *request, int *ret_error) {
         _cleanup_(stopped_done) Stopped stopped = {};
         uint64_t since_usec;
@@ -168,10 +177,13 @@ RetireResult retire_try(Retirement *t, const RetireRequest *request, int *ret_er
         if (view.gone)
                 return RETIRE_BUSY;
         if (!view.complete) {
+                if (!remains_unknown(t))
+                        return RETIRE_BUSY;
                 if (ret_error)
                         *ret_error = view.error;
                 return RETIRE_UNKNOWN;
         }
+        t->unknown_since_usec = 0;
         if (view.error < 0 ? !is_accepting(&view) : !looks_idle(t, request, &view))
                 return RETIRE_BUSY;
 

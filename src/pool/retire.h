@@ -9,14 +9,19 @@
 
 #include "util.h"
 
+/* Whoever is just ending cannot be looked into, and in a crowd of children there is always one. */
+#define RETIRE_UNKNOWN_USEC (200 * USEC_PER_MSEC)
+
 typedef enum RetireResult {
         RETIRE_BUSY,    /* it goes on: try again later */
         RETIRE_KILLED,  /* SIGKILL has been sent to all of its processes */
-        RETIRE_UNKNOWN, /* it goes on, and whether it holds a request cannot be told */
+        RETIRE_UNKNOWN, /* it goes on, and for RETIRE_UNKNOWN_USEC nobody could tell whether it holds a
+                         * request */
 } RetireResult;
 
 /* What the tries at one worker have to remember. Begins as {}. */
 typedef struct Retirement {
+        uint64_t unknown_since_usec; /* the first of the last looks that did not show all; 0: the last did */
         uint64_t kept_since_usec; /* nothing has happened on its kept connections since; 0: not known */
         uint64_t kept_run_nsec, kept_read_chars;
         unsigned n_pauses;        /* stopped, found busy and continued */

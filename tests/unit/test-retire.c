@@ -25,6 +25,8 @@
 #include "test.h"
 
 #define KEPT_USEC (100 * USEC_PER_MSEC)
+#define NOBODY 65534
+#define MAYFLY_SIZE (8U << 20)
 #define N_SERVERS 3
 #define N_CLIENTS 2
 #define N_ENDS 60
@@ -87,6 +89,23 @@ static void prefork(void) {
                         serve();
                 }
         idle_for_ever();
+}
+
+/* A server with a child that has children who live for a moment. */
+static void serve_beside_mayflies(void) {
+        pid_t pid = fork();
+
+        EXPECT(pid >= 0);
+        if (pid > 0)
+                serve();
+        (void) prctl(PR_SET_PDEATHSIG, SIGKILL);
+        for (;;) {
+                if (fork() == 0) {
+                        memset(malloc(MAYFLY_SIZE), 1, MAYFLY_SIZE); /* takes the kernel time to free */
+                        _exit(EXIT_SUCCESS);
+                }
+                (void) wait(NULL);
+        }
 }
 
 typedef struct Server {
@@ -277,6 +296,36 @@ static void child_in_use(void) {
         end_tree(&s);
 }
 
+static void children_that_end_as_nobody(void) {
+        Server s;
+        int fd;
+
+        /* Root may look into everybody. */
+        if (getuid() == 0)
+                EXPECT(setresgid(NOBODY, NOBODY, NOBODY) == 0 && setresuid(NOBODY, NOBODY, NOBODY) == 0);
+        EXPECT(prctl(PR_SET_DUMPABLE, 1) == 0);
+        s = start(serve_beside_mayflies);
+        fd = dial();
+        EXPECT(send(fd, "s", 1, MSG_NOSIGNAL) == 1);
+        expect_stays(&s, false, 5 * RETIRE_UNKNOWN_USEC);
+        (void) close(fd);
+        end(&s);
+}
+
+/* That one of many children cannot be looked into now and then is no reason to give up. */
+static void children_that_end(void) {
+        pid_t pid = fork();
+        int status;
+
+        EXPECT(pid >= 0);
+        if (pid == 0) {
+                children_that_end_as_nobody();
+                exit(EXIT_SUCCESS);
+        }
+        EXPECT_EQ(waitpid(pid, &status, 0), pid);
+        EXPECT_EQ(status, 0);
+}
+
 static atomic_bool done;
 static atomic_uint n_answered, n_lost;
 
@@ -334,4 +383,4 @@ static void gone(void) {
 }
 
 TEST_MAIN(TEST(waiting_is_killed), TEST(in_use_goes_on), TEST(not_waiting), TEST(kept), TEST(whole_tree),
-          TEST(child_in_use), TEST(under_load), TEST(gone))
+          TEST(child_in_use), TEST(children_that_end), TEST(under_load), TEST(gone))
