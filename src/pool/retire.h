@@ -10,7 +10,7 @@
 #include "util.h"
 
 /* Whoever is just ending cannot be looked into, and in a crowd of children there is always one. */
-#define RETIRE_UNKNOWN_USEC (200 * USEC_PER_MSEC)
+#define RETIRE_UNKNOWN_USEC (1 * USEC_PER_SEC)
 
 typedef enum RetireResult {
         RETIRE_BUSY,    /* it goes on: try again later */

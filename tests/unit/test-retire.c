@@ -307,7 +307,7 @@ static void children_that_end_as_nobody(void) {
         s = start(serve_beside_mayflies);
         fd = dial();
         EXPECT(send(fd, "s", 1, MSG_NOSIGNAL) == 1);
-        expect_stays(&s, false, 5 * RETIRE_UNKNOWN_USEC);
+        expect_stays(&s, false, 2 * RETIRE_UNKNOWN_USEC);
         (void) close(fd);
         end(&s);
 }
