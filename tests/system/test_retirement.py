@@ -174,8 +174,8 @@ def test_request_in_progress(runtime):
 
 
 def test_body_that_takes_its_time():
-    """A request whose body has come in part only is no idle connection."""
-    with make_pool(echo(), FOREVER) as pool, Client() as client:
+    """A request whose body has come in part only, and goes on within --stop-timeout=/4, is no idle connection."""
+    with make_pool(echo(), '--stop-timeout=8s') as pool, Client() as client:
         worker, = pool.workers()
         client.ask()
         client.begin(n_body=20)
@@ -244,8 +244,8 @@ def test_tree(name):
 # --- kept connections ---
 
 def test_kept_connection():
-    """A connection that is kept and idle does not hold a worker."""
-    with make_pool(echo(), FOREVER) as pool, Client() as client:
+    """A connection that is kept and idle does not hold a worker until the deadline, but for a quarter of the time."""
+    with make_pool(echo(), '--stop-timeout=4s') as pool, Client() as client:
         worker, = pool.workers()
         assert client.ask() == client.ask() == worker
         since = begin_roll(pool)
@@ -256,18 +256,16 @@ def test_kept_connection():
 
 def test_kept_connection_in_use():
     """A request on a kept connection holds its worker, whether it has been read or not, and is answered."""
-    with make_pool(echo(), FOREVER) as pool:
-        for _ in range(3):
-            worker, = pool.wait_workers(1)
-            with Client() as client:
-                assert client.ask() == worker
-                client.begin('sleep=700')
-                client.send(5)
-                since = begin_roll(pool)
-                assert client.answer() == worker
-                assert wait_end(pool, worker, since)['EXIT_STATUS'] == KILL
-            # The roll ends with the successor, not with the predecessor.
-            pool.wait_show('StatusText', lambda text: lib.is_complete(text, 1))
+    with make_pool(echo(), '--stop-timeout=4s') as pool, Client() as client:
+        worker, = pool.workers()
+        assert client.ask() == worker
+        # Longer than an idle one would.
+        client.begin('sleep=2000')
+        client.send(5)
+        since = begin_roll(pool)
+        assert client.answer() == worker
+        assert wait_end(pool, worker, since)['EXIT_STATUS'] == KILL
+        assert worker in found_idle(pool, since)
 
 
 # --- stop ---
