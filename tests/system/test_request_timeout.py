@@ -2,6 +2,7 @@
 # SPDX-FileCopyrightText: fcgi-pool contributors
 """A worker that is stuck in a request is found, told about and ended; one that is merely idle or slow is left alone."""
 
+import pathlib
 import re
 import time
 
@@ -127,3 +128,39 @@ def test_no_wakeups():
                 return switches(pool.main_pid) == before
             lib.wait_until(quiet, timeout=20, what='three seconds without a wakeup')
             assert lib.load(pool, clients=4, requests=40)['failed'] == 0
+
+
+# Slot 0 pings on and on, slot 1 never does, slot 2 gives up after a while.
+WATCHED = r'''#!/usr/bin/python3
+import os, socket, time
+slot = os.environ['FCGI_POOL_SLOT']
+address = os.environ['NOTIFY_SOCKET']
+def say(text):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+        s.sendto(text, '\0' + address[1:] if address.startswith('@') else address)
+say(b'READY=1')
+pause = int(os.environ['WATCHDOG_USEC']) / 4e6
+n = {'0': 1000, '1': 0, '2': 6}[slot]
+for i in range(n):
+    say(b'WATCHDOG=1')
+    time.sleep(pause)
+time.sleep(3600)
+'''
+
+
+def test_watchdog():
+    """A worker that has sent WATCHDOG=1 must go on with it, one that never does need not."""
+    script = pathlib.Path('/usr/local/lib/watched')
+    script.write_text(WATCHED)
+    script.chmod(0o755)
+    with lib.Pool('stuck', [script], ['--workers=3', '--ready=notify', f'--request-timeout={TIMEOUT:.0f}s']) as pool:
+        before = pool.slots()
+        evidence = pool.wait_journal(MESSAGE_ID=IDS['MESSAGE_WORKER_STUCK'])
+        assert (int(evidence['WORKER_SLOT']), int(evidence['WORKER_PID'])) == (2, before[2])
+        assert re.match(rf'worker 2: pid {before[2]} has not sent WATCHDOG=1 for ', evidence['MESSAGE'])
+        # Again and again, and only that one.
+        pool.wait_journal(MESSAGE_ID=IDS['MESSAGE_WORKER_STUCK'], count=2)
+        after = pool.slots()
+        assert after[0] == before[0] and after[1] == before[1] and after[2] != before[2]
+        assert {entry['WORKER_SLOT'] for entry in stuck(pool)} == {'2'}
+    script.unlink()
