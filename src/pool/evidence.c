@@ -21,6 +21,9 @@
 #include <stdio.h>
 #include <sys/syscall.h>
 
+#include <systemd/sd-id128.h>
+#include <systemd/sd-journal.h>
+
 #include "clock.h"
 #include "proc.h"
 #include "waits.h"
@@ -339,4 +342,107 @@ void evidence_collect(const pid_t *pids, size_t n_pids, Evidence *ret) {
                 read_stack(&look.suspect, evidence.stack, sizeof(evidence.stack));
         }
         *ret = evidence;
+}
+
+static void journal_closep(sd_journal **journal) {
+        sd_journal_close(*journal);
+}
+
+/* The one in /run is there only while it is the one written to. */
+static int journal_open_current(sd_journal **ret) {
+        static const char *const directories[] = { "/run/log/journal", "/var/log/journal" };
+        sd_id128_t machine;
+        char path[128];
+        int r;
+
+        r = sd_id128_get_machine(&machine);
+        if (r < 0)
+                return r;
+        r = -ENOENT;
+        for (size_t i = 0; i < ELEMENTSOF(directories) && r == -ENOENT; i++) {
+                (void) snprintf(path, sizeof(path), "%s/" SD_ID128_FORMAT_STR "/system.journal",
+                                directories[i], SD_ID128_FORMAT_VAL(machine));
+                r = sd_journal_open_files(ret, (const char *[]) { path, NULL }, 0);
+        }
+        return r;
+}
+
+/* That of the last entry there is. ProcSubset=pid hides what sd_id128_get_boot(3) reads. */
+static int journal_get_boot(sd_journal *journal, sd_id128_t *ret) {
+        uint64_t usec;
+        int r;
+
+        r = sd_journal_seek_tail(journal);
+        if (r >= 0)
+                r = sd_journal_previous(journal);
+        if (r <= 0)
+                return r < 0 ? r : -ENODATA;
+        return sd_journal_get_monotonic_usec(journal, &usec, ret);
+}
+
+/* Goes to the first of the last entries of a process; returns how many there are. */
+static int journal_seek_last(sd_journal *journal, pid_t pid) {
+        char match[32];
+        int r;
+
+        (void) snprintf(match, sizeof(match), "_PID=%d", pid);
+        r = sd_journal_add_match(journal, match, 0);
+        if (r >= 0)
+                r = sd_journal_seek_tail(journal);
+        return r < 0 ? r : sd_journal_previous_skip(journal, EVIDENCE_LINES_MAX);
+}
+
+static bool entry_is_since(sd_journal *journal, sd_id128_t boot, uint64_t since_usec) {
+        sd_id128_t entry_boot;
+        uint64_t usec;
+
+        return sd_journal_get_monotonic_usec(journal, &usec, &entry_boot) >= 0 &&
+                sd_id128_equal(entry_boot, boot) && usec >= since_usec;
+}
+
+/* Cuts between characters. */
+static void add_output(Text *text, const char *line, size_t length, size_t max) {
+        size_t begin, n = MIN_OF(length, max);
+
+        while (n < length && n > 0 && (line[n] & 0xc0) == 0x80)
+                n--;
+        text_add(text, "%s", text->length > 0 ? "\n" : "");
+        begin = text->length;
+        text_add(text, "%.*s", (int) n, line);
+        for (char *p = text->buffer + begin; *p; p++)
+                if ((unsigned char) *p < ' ' || *p == '\x7f')
+                        *p = ' ';
+}
+
+int evidence_read_output(pid_t pid, uint64_t since_usec, char *buffer, size_t size) {
+        _cleanup_(journal_closep) sd_journal *journal = NULL;
+        const size_t prefix = strlen("MESSAGE="), line_max = size / EVIDENCE_LINES_MAX - 1;
+        Text text = { .buffer = buffer, .size = size };
+        int r, n_entries = 0, n = 0;
+        sd_id128_t boot;
+        const void *data;
+        size_t length;
+
+        assert(pid > 0);
+        assert(buffer);
+        assert(size > EVIDENCE_LINES_MAX);
+
+        r = journal_open_current(&journal);
+        if (r >= 0)
+                r = journal_get_boot(journal, &boot);
+        if (r >= 0)
+                r = n_entries = journal_seek_last(journal, pid);
+        if (r < 0)
+                return r;
+
+        for (int i = 0; i < n_entries; i++) {
+                if (i > 0 && sd_journal_next(journal) <= 0)
+                        break;
+                if (!entry_is_since(journal, boot, since_usec) ||
+                    sd_journal_get_data(journal, "MESSAGE", &data, &length) < 0 || length < prefix)
+                        continue;
+                add_output(&text, (const char *) data + prefix, length - prefix, line_max);
+                n++;
+        }
+        return n > 0 ? n : -ENODATA;
 }

@@ -24,6 +24,9 @@
 #include <sys/wait.h>
 #include <time.h>
 
+#define SD_JOURNAL_SUPPRESS_LOCATION
+#include <systemd/sd-journal.h>
+
 #include "clock.h"
 #include "fd-util.h"
 #include "test.h"
@@ -614,6 +617,105 @@ static void test_hidden_proc(void) {
         collect_as(become_nobody_without_proc, sleep_as_nobody, "asleep in clock_nanosleep", check_call_without_stack);
 }
 
+/* ---- output ---- */
+
+static void write_lines(const Bench *bench) {
+        static const char *const lines[] = { "one", "two", "three", "a\tb\x1b[1m", "", "f\xc3\xbcnf", "0123456789\xc3\xa4" };
+        int fd = sd_journal_stream_fd("test-evidence", LOG_INFO, false);
+
+        EXPECT(fd >= 0);
+        for (size_t i = 0; i < ELEMENTSOF(lines); i++)
+                EXPECT(dprintf(fd, "%s\n", lines[i]) > 0);
+        sleep_for_an_hour(bench);
+}
+
+static bool has_journal(void) {
+        if (access("/run/systemd/journal/stdout", F_OK) == 0)
+                return true;
+        fprintf(stderr, "skipped part: there is no journal here: %s\n", strerror(errno));
+        return false;
+}
+
+/* Until the last of the lines is there. */
+static void read_output(pid_t pid, uint64_t since_usec, char *text, size_t size) {
+        int r = -ENODATA;
+
+        for (unsigned i = 0; i < LOOKS_MAX && !(r > 0 && strstr(text, "0123456789")); i++) {
+                (void) usleep(500);
+                r = evidence_read_output(pid, since_usec, text, size);
+                EXPECT(r == -ENODATA || (r > 0 && r <= (int) EVIDENCE_LINES_MAX));
+        }
+        EXPECT_EQ(r, EVIDENCE_LINES_MAX);
+}
+
+static bool in_child(void (*body)(pid_t pid), pid_t pid) {
+        pid_t child = fork();
+        int status;
+
+        EXPECT(child >= 0);
+        if (child == 0) {
+                body(pid);
+                _exit(EXIT_SUCCESS);
+        }
+        EXPECT(waitpid(child, &status, 0) == child);
+        return status == 0;
+}
+
+static void read_output_in_sandbox(pid_t pid) {
+        char text[1024];
+
+        EXPECT_EQ(unshare(CLONE_NEWNS), 0);
+        EXPECT_EQ(mount("none", "/", "", MS_REC | MS_PRIVATE, ""), 0);
+        EXPECT_EQ(mount("proc", "/proc", "proc", 0, "subset=pid"), 0);
+        EXPECT_EQ(access("/proc/sys", F_OK), -1);
+        read_output(pid, 0, text, sizeof(text));
+}
+
+/* ProcSubset=pid hides the id of the boot. Before the others, since libsystemd remembers it. */
+static void test_output_in_sandbox(void) {
+        pid_t pid;
+
+        if (!has_journal())
+                return;
+        if (getuid() != 0) {
+                fprintf(stderr, "skipped part: /proc can be hidden by root only\n");
+                return;
+        }
+        pid = start(write_lines, -EBADF);
+        EXPECT(in_child(read_output_in_sandbox, pid));
+        stop(pid);
+}
+
+static void read_output_as_nobody(pid_t pid) {
+        char text[1024];
+
+        become_nobody();
+        EXPECT_EQ(evidence_read_output(pid, 0, text, sizeof(text)), -EACCES);
+}
+
+/* The journal leaves out empty lines. */
+static void test_output(void) {
+        uint64_t begin = clock_usec(CLOCK_MONOTONIC);
+        char text[1024], cut[60];
+        pid_t pid;
+
+        if (!has_journal())
+                return;
+        if (evidence_read_output(getpid(), begin, text, sizeof(text)) == -EACCES) {
+                fprintf(stderr, "skipped part: the journal may not be read\n");
+                return;
+        }
+        pid = start(write_lines, -EBADF);
+        read_output(pid, begin, text, sizeof(text));
+        EXPECT_STREQ(text, "two\nthree\na b [1m\nf\xc3\xbcnf\n0123456789\xc3\xa4");
+        EXPECT_EQ(evidence_read_output(pid, begin, cut, sizeof(cut)), EVIDENCE_LINES_MAX);
+        EXPECT_STREQ(cut, "two\nthree\na b [1m\nf\xc3\xbcnf\n0123456789");
+        EXPECT_EQ(evidence_read_output(pid, clock_usec(CLOCK_MONOTONIC), text, sizeof(text)), -ENODATA);
+        EXPECT_EQ(evidence_read_output(getpid(), begin, text, sizeof(text)), -ENODATA);
+        EXPECT(getuid() != 0 || in_child(read_output_as_nobody, pid));
+        stop(pid);
+}
+
 /* ---- always ---- */
 
 /* Looked at all the while it dies: nothing odd, and nothing left open here. */
@@ -658,5 +760,5 @@ static void test_cost(void) {
 TEST_MAIN(TEST(test_asleep), TEST(test_busy), TEST(test_pipe), TEST(test_socket), TEST(test_file),
           TEST(test_call_without_name), TEST(test_odd_name), TEST(test_stopped), TEST(test_gone),
           TEST(test_threads), TEST(test_many_threads), TEST(test_long_lines), TEST(test_processes),
-          TEST(test_many_processes), TEST(test_permissions), TEST(test_hidden_proc),
-          TEST(test_dies_while_looked_at), TEST(test_cost))
+          TEST(test_many_processes), TEST(test_permissions), TEST(test_hidden_proc), TEST(test_output_in_sandbox),
+          TEST(test_output), TEST(test_dies_while_looked_at), TEST(test_cost))
