@@ -110,32 +110,49 @@ static bool dumps_core(const Worker *w) {
         return prlimit(w->pid, RLIMIT_CORE, NULL, &limit) >= 0 && limit.rlim_cur > 0;
 }
 
-/* What is known of a worker that does not go on, into the journal. */
+/* What cannot be told is left out, as is what there is no memory for. */
+static void add_field(char **fields, size_t *n, const char *key, const char *value) {
+        if (value[0] != '\0' && asprintf(fields + *n, "%s=%s", key, value) >= 0)
+                (*n)++;
+        else
+                fields[*n] = NULL;
+}
+
 void load_report_stuck(Pool *pool, Worker *w, bool silent) {
+        enum { N_FIELDS = 6 };
         const Listener *l = pool_listener_of(pool, w->slot);
-        char span[64], age_span[64];
         uint64_t usec = silent ? pool_now(pool) - w->pinged_usec : w->request_usec;
-        char age[48], wchan[80], call[280], stack[1040], threads[1820];
+        _cleanup_strv_free_ char **fields = calloc(N_FIELDS + 1, sizeof(char *));
+        char age[32], span[64], timeout_span[64], output[800] = "";
+        bool threads;
         Evidence evidence;
+        size_t n = 0;
         View view;
 
         observe_view(w->pid, l->fd, l->inode, &view);
         evidence_collect(view.processes, view.n_processes, &evidence);
-        (void) snprintf(age, sizeof(age), "REQUEST_USEC=%" PRIu64, w->request_usec);
-        (void) snprintf(wchan, sizeof(wchan), "WORKER_WCHAN=%s", evidence.wchan);
-        (void) snprintf(call, sizeof(call), "WORKER_SYSCALL=%s", evidence.syscall);
-        (void) snprintf(stack, sizeof(stack), "WORKER_STACK=%s", evidence.stack);
-        (void) snprintf(threads, sizeof(threads), "WORKER_THREADS=%s", evidence.threads);
-        worker_log_fields(w, LOG_WARNING, MESSAGE_WORKER_STUCK,
-                          (const char *const[]) { age, wchan, call, threads,
-                                                  evidence.stack[0] ? stack : NULL, NULL },
-                          "pid %d %s %s (--request-timeout=%s), %zu connections open: %s%s%s",
+        if (evidence_read_output(w->pid, w->spawned_usec, output, sizeof(output)) < 0)
+                output[0] = '\0'; /* the manual page says where to look */
+        threads = strchr(evidence.threads, '\n'); /* the only one is in the summary */
+
+        if (fields) {
+                (void) snprintf(age, sizeof(age), "%" PRIu64, w->request_usec);
+                add_field(fields, &n, "REQUEST_USEC", age);
+                add_field(fields, &n, "WORKER_WCHAN", evidence.wchan);
+                add_field(fields, &n, "WORKER_SYSCALL", evidence.syscall);
+                add_field(fields, &n, "WORKER_STACK", evidence.stack);
+                add_field(fields, &n, "WORKER_THREADS", evidence.threads);
+                add_field(fields, &n, "WORKER_OUTPUT", output);
+        }
+        worker_log_fields(w, LOG_WARNING, MESSAGE_WORKER_STUCK, (const char *const *) fields,
+                          "pid %d %s %s (--request-timeout=%s), %zu connections open: %s%s%s%s%s",
                           (int) w->pid, silent ? "has not sent WATCHDOG=1 for" : "is inside one request for",
-                          clock_format_span(age_span, sizeof(age_span), usec - usec % USEC_PER_MSEC),
-                          clock_format_span(span, sizeof(span), pool->p.config->request_timeout_usec),
+                          clock_format_span(span, sizeof(span), usec - usec % USEC_PER_MSEC),
+                          clock_format_span(timeout_span, sizeof(timeout_span),
+                                            pool->p.config->request_timeout_usec),
                           view.n_connections, evidence.summary,
-                          strchr(evidence.threads, '\n') ? "\n" : "",
-                          strchr(evidence.threads, '\n') ? evidence.threads : "");
+                          threads ? "\n" : "", threads ? evidence.threads : "",
+                          output[0] ? "\nIt wrote last:\n" : "", output);
         w->stuck = true;
         w->aborted = !dumps_core(w);
 }

@@ -274,7 +274,8 @@ static unsigned plan_size(const Config *config, const PlanLoad *load, bool press
                 n = MIN_OF(load->n_queued - n_coming, config->n_workers);
                 return round_up(config, MIN_OF(load->n_wanted + n, config->n_workers), load->n_step);
         }
-        if (usec_sub(now_usec, load->peak_since_usec) < PLAN_SHRINK_USEC)
+        /* Who waits may wait for workers that take long to start, and were never seen taken. */
+        if (pressed || usec_sub(now_usec, load->peak_since_usec) < PLAN_SHRINK_USEC)
                 return load->n_wanted;
         n = load->n_peak + (load->n_peak + 3) / 4;
         return MIN_OF(round_up(config, MAX_OF(n, config->n_workers_min), load->n_step), load->n_wanted);

@@ -171,7 +171,7 @@ static void _printf_(5, 0) log_with_fields(const Worker *w, int priority, const 
         Fields fields;
 
         fields_init(&fields, w);
-        for (const char *const *f = more; *f; f++)
+        for (const char *const *f = more; f && *f; f++)
                 fields_add(&fields, *f);
         (void) vsnprintf(text, sizeof(text), format, ap);
         log_write(priority, message_id, fields.list, "%s: %s", fields.label, text);

@@ -125,7 +125,7 @@ PlanWorker worker_to_plan(const Worker *worker, bool wanted);
 char *worker_format_death(const Worker *worker, char *buffer, size_t size);
 
 /* Writes one line about the worker with its fields and those of fields, an array of "KEY=value" closed by
- * NULL. At most six. */
+ * NULL, or NULL. At most six. */
 void _printf_(5, 6) worker_log_fields(const Worker *worker, int priority, const char *message_id,
                                       const char *const *fields, const char *format, ...);
 

@@ -344,8 +344,9 @@ def as_lines(value):
 
 
 def is_complete(status, n):
-    """Whether STATUS= says that all n workers are ready and that nothing else is going on."""
-    return re.fullmatch(rf'{n}/{n} workers ready(, generation \d+)?', status) is not None
+    """Whether STATUS= says that all n workers are ready and that nothing but requests is going on."""
+    return re.fullmatch(rf'{n}/{n} workers ready(, \d+ busy, queue \d+(, oldest request [^,;]+)?)?(, generation \d+)?',
+                        status) is not None
 
 
 # What a unit needs so that workers survive the helper: see fcgi-pool@.service.

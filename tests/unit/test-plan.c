@@ -440,6 +440,11 @@ static void looks_at_a_burst(void) {
         EXPECT_EQ(plan_load(&c, &l, T0).n_wanted, 3);
         l = (PlanLoad) { .n_step = 2, .n_queued = 64, .peak_since_usec = T0 };
         EXPECT_EQ(plan_load(&c, &l, T0).n_wanted, 2);
+
+        /* Nor given up while somebody waits for them, however long they take. */
+        EXPECT_EQ(plan_load(&c, &l, T0 + 4 * PLAN_SHRINK_USEC).n_wanted, 3);
+        l.n_queued = 0;
+        EXPECT_EQ(plan_load(&c, &l, T0 + 4 * PLAN_SHRINK_USEC).n_wanted, 0);
 }
 
 static void looks_without_bounds(void) {
