@@ -438,13 +438,17 @@ static void looks_at_a_burst(void) {
         EXPECT_EQ(plan_load(&c, &l, T0).n_wanted, 3);
         l.n_queued = 64;
         EXPECT_EQ(plan_load(&c, &l, T0).n_wanted, 3);
-        l = (PlanLoad) { .n_step = 2, .n_queued = 64, .peak_since_usec = T0 };
-        EXPECT_EQ(plan_load(&c, &l, T0).n_wanted, 2);
+        l.n_queued = 2;
+        l.n_ready = l.n_taken = 1;
+        EXPECT_EQ(plan_load(&c, &l, T0).n_wanted, 3);
 
         /* Nor given up while somebody waits for them, however long they take. */
         EXPECT_EQ(plan_load(&c, &l, T0 + 4 * PLAN_SHRINK_USEC).n_wanted, 3);
-        l.n_queued = 0;
+        l.n_queued = l.n_taken = 0;
         EXPECT_EQ(plan_load(&c, &l, T0 + 4 * PLAN_SHRINK_USEC).n_wanted, 0);
+
+        l = (PlanLoad) { .n_step = 2, .n_queued = 64, .peak_since_usec = T0 };
+        EXPECT_EQ(plan_load(&c, &l, T0).n_wanted, 2);
 }
 
 static void looks_without_bounds(void) {
