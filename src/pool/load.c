@@ -91,7 +91,7 @@ static void look_at_worker(Pool *pool, Worker *w, bool memory, PlanLoad *load, u
         note_requests(w, &view, now_usec);
         load->n_ready++;
         if (!view.complete) {
-                pool->load.n_unknown++;
+                load->n_unknown++;
                 return;
         }
         /* Where connections cannot be seen, one who does not wait is busy. */
@@ -188,30 +188,51 @@ static int on_client(sd_event_source *source, int fd, uint32_t revents, void *us
         return 0;
 }
 
-static unsigned count_queued(Pool *pool) {
-        unsigned n = 0, depth, max;
+/* Looks at the workers of one listener, and at its queue. */
+static PlanLoad look_at_listener(Pool *pool, size_t i, bool memory, uint64_t now_usec) {
+        const Listener *l = pool->p.listeners->listeners + i;
+        unsigned depth, max;
+        PlanLoad load = {};
 
-        for (size_t i = 0; i < pool->p.listeners->n_listeners; i++) {
-                const Listener *l = pool->p.listeners->listeners + i;
-
-                if (queue_get_depth(pool->load.diag_fd, l->fd, l->inode, &depth, &max) >= 0)
-                        n += depth;
-        }
-        return n;
+        for (Worker *w = pool->workers; w; w = w->next)
+                if (w->state == WORKER_READY && pool_slot_of(pool, w) &&
+                    pool_listener_of(pool, w->slot) == l)
+                        look_at_worker(pool, w, memory, &load, now_usec);
+        if (queue_get_depth(pool->load.diag_fd, l->fd, l->inode, &depth, &max) >= 0)
+                load.n_queued = depth;
+        /* Who cannot be observed is taken if somebody waits, and free if not. */
+        if (load.n_queued > 0)
+                load.n_taken += load.n_unknown;
+        return load;
 }
 
-static void resize(Pool *pool, unsigned n, const PlanLoad *load) {
+/* Nobody helps out at another listener, so the pool counts as if all were like the busiest one. */
+static void add_listener(Load *l, PlanLoad *load, const PlanLoad *one) {
+        l->n_busy += one->n_busy;
+        l->n_queued += one->n_queued;
+        l->n_peak = MAX_OF(l->n_peak, one->n_taken * load->n_step);
+        load->n_busy += one->n_busy;
+        load->n_connected += one->n_connected;
+        if (one->n_queued * load->n_step < load->n_queued ||
+            (one->n_queued * load->n_step == load->n_queued && one->n_taken * load->n_step < load->n_taken))
+                return;
+        load->n_ready = one->n_ready * load->n_step;
+        load->n_taken = one->n_taken * load->n_step;
+        load->n_queued = one->n_queued * load->n_step;
+}
+
+static void resize(Pool *pool, unsigned n) {
         char pool_field[128], n_field[32], busy[32], queue[32], oldest[48];
 
         (void) snprintf(pool_field, sizeof(pool_field), "FCGI_POOL=%s", pool->p.name);
         (void) snprintf(n_field, sizeof(n_field), "N_WORKERS=%u", n);
-        (void) snprintf(busy, sizeof(busy), "N_BUSY=%u", load->n_busy);
-        (void) snprintf(queue, sizeof(queue), "N_QUEUED=%u", load->n_queued);
+        (void) snprintf(busy, sizeof(busy), "N_BUSY=%u", pool->load.n_busy);
+        (void) snprintf(queue, sizeof(queue), "N_QUEUED=%u", pool->load.n_queued);
         (void) snprintf(oldest, sizeof(oldest), "REQUEST_USEC=%" PRIu64, pool->load.oldest_usec);
         log_write(LOG_INFO, MESSAGE_POOL_RESIZED,
                   (const char *const[]) { pool_field, n_field, busy, queue, oldest, NULL },
                   "Pool %s: %u -> %u workers, %u busy, %u clients wait", pool->p.name, pool->n_wanted, n,
-                  load->n_busy, load->n_queued);
+                  pool->load.n_busy, pool->load.n_queued);
         pool->n_wanted = n;
         pool_request_status(pool, false);
 }
@@ -227,20 +248,17 @@ static void look_at_all(Pool *pool, uint64_t now_usec) {
         };
         uint64_t memory_usec = usec_add(l->memory_usec, PLAN_MEMORY_USEC);
         bool memory = pool->p.config->max_memory != UINT64_MAX && now_usec >= memory_usec;
+        unsigned n_busy = l->n_busy, n_queued = l->n_queued; /* at the last look */
         PlanLoadStep step;
 
-        l->oldest_usec = 0;
-        l->n_unknown = 0;
+        l->oldest_usec = l->n_busy = l->n_queued = 0;
         if (memory)
                 l->memory_usec = now_usec;
-        for (Worker *w = pool->workers; w; w = w->next)
-                if (w->state == WORKER_READY && pool_slot_of(pool, w))
-                        look_at_worker(pool, w, memory, &load, now_usec);
-        load.n_queued = count_queued(pool);
-        /* Who cannot be observed is taken if somebody waits, and free if not. */
-        if (load.n_queued > 0)
-                load.n_taken += l->n_unknown;
-        l->n_peak = MAX_OF(l->n_peak, load.n_taken);
+        for (size_t i = 0; i < load.n_step; i++) {
+                PlanLoad one = look_at_listener(pool, i, memory, now_usec);
+
+                add_listener(l, &load, &one);
+        }
         load.n_peak = MAX_OF(l->n_peak, l->n_peak_before);
 
         step = plan_load(pool->p.config, &load, now_usec);
@@ -251,11 +269,9 @@ static void look_at_all(Pool *pool, uint64_t now_usec) {
                 l->peak_since_usec = now_usec;
         }
         if (step.n_wanted != pool->n_wanted)
-                resize(pool, step.n_wanted, &load);
-        if (l->n_busy != load.n_busy || l->n_queued != load.n_queued || load.n_busy > 0)
+                resize(pool, step.n_wanted);
+        if (l->n_busy != n_busy || l->n_queued != n_queued || l->n_busy > 0)
                 pool_request_status(pool, true);
-        l->n_busy = load.n_busy;
-        l->n_queued = load.n_queued;
 
         l->next_usec = step.again_usec;
         /* Memory grows while there are requests, so after the last of them it is asked for once more. */

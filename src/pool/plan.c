@@ -128,7 +128,9 @@ static PlanStep plan_retiring(const Config *config, const PlanWorker *w, uint64_
         deadline_usec = usec_add(w->signalled_usec ?: w->state_since_usec, config->stop_timeout_usec);
         if (w->signalled_usec > 0 && now_usec >= deadline_usec)
                 return (PlanStep) { PLAN_KILL, USEC_INFINITY };
-        if (w->signalled_usec == 0 && (!idle || now_usec >= deadline_usec))
+        /* Even with --stop-timeout=0 it is tried once. */
+        if (w->signalled_usec == 0 &&
+            (!idle || (now_usec >= deadline_usec && w->looked_usec > w->state_since_usec)))
                 return (PlanStep) { PLAN_SIGNAL, USEC_INFINITY };
         if (w->stuck && !w->aborted) {
                 abort_usec = usec_add(w->signalled_usec, config->stop_timeout_usec / 2);
@@ -302,8 +304,10 @@ PlanLoadStep plan_load(const Config *config, const PlanLoad *load, uint64_t now_
 
         step.pressed = load->n_queued > 0 && load->n_taken >= load->n_ready;
         step.n_wanted = plan_size(config, load, step.pressed, now_usec);
-        /* A request on a kept connection wakes nobody up. */
+        /* Not at once: between short requests there is rest again and again, and the next client would wake us.
+         * A request on a kept connection wakes nobody up. */
         step.rest = load->n_queued == 0 && load->n_busy == 0 &&
+                usec_sub(now_usec, load->awake_usec) >= PLAN_AWAKE_USEC &&
                 (load->n_connected == 0 || config->request_timeout_usec == USEC_INFINITY);
         if (!step.rest)
                 step.again_usec = usec_add(now_usec, watch_interval(config, load, now_usec));

@@ -25,12 +25,13 @@
 #define PLAN_TRY_SHARE 4U                      /* ... and one in how much of our time it may be */
 #define PLAN_PATIENCE_USEC (1 * USEC_PER_SEC)
 #define PLAN_ANSWERED_USEC (100 * USEC_PER_MSEC)
-#define PLAN_KEPT_USEC (3 * USEC_PER_SEC)
+#define PLAN_KEPT_USEC (5 * USEC_PER_SEC)
 #define PLAN_WATCH_MIN_USEC (1 * USEC_PER_MSEC)
 #define PLAN_WATCH_MAX_USEC (250 * USEC_PER_MSEC)
 #define PLAN_WATCH_SLOW_USEC (5 * USEC_PER_SEC)
 #define PLAN_WATCH_COST_USEC (30 * UINT64_C(1)) /* what a look at a worker may take, ... */
 #define PLAN_WATCH_SHARE 20U                    /* ... and one in how much of our time all looks may be */
+#define PLAN_AWAKE_USEC (1 * USEC_PER_SEC)
 #define PLAN_MEMORY_USEC (10 * USEC_PER_SEC)
 #define PLAN_SHRINK_USEC (5 * USEC_PER_SEC)
 
@@ -142,6 +143,7 @@ typedef struct PlanLoad {
         unsigned n_ready;
         unsigned n_busy;           /* of these: in a request */
         unsigned n_taken;          /* of these: cannot take another connection, as far as can be seen */
+        unsigned n_unknown;        /* of these: cannot be observed */
         unsigned n_connected;      /* of these: have a connection, in use or kept */
         unsigned n_queued;         /* clients that wait */
         bool pressed;              /* at the last look, too, all were taken and clients waited */

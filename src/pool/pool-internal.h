@@ -32,7 +32,6 @@ typedef struct Load {
         unsigned n_peak, n_peak_before; /* in this span of PLAN_SHRINK_USEC, and in the last one */
         uint64_t peak_since_usec;
         unsigned n_busy, n_queued;
-        unsigned n_unknown;        /* workers that could not be observed */
         uint64_t oldest_usec;      /* age of the oldest request */
 } Load;
 

@@ -551,7 +551,8 @@ static bool vacate(Pool *pool, const Worker *w) {
 }
 
 static void retire(Pool *pool, Worker *w, const char *reason, uint64_t now_usec) {
-        (void) vacate(pool, w);
+        if (vacate(pool, w))
+                pool_request_reconcile(pool); /* for the slot, whose turn in this pass is over */
         worker_set_state(w, WORKER_RETIRING, now_usec, reason);
 }
 
@@ -632,7 +633,6 @@ static void miss_start_timeout(Pool *pool, Worker *w, uint64_t now_usec) {
                 return;
         pool->missed_start_timeout = pool->missed_start_timeout || w->generation == pool->generation;
         slot_failed(pool, w->slot, text, now_usec);
-        pool_request_reconcile(pool); /* The slot is free, and its turn in this pass may be over. */
 }
 
 /* It does not heed the stop signal; a core may tell why. */

@@ -63,9 +63,12 @@ static bool wait_until_stopped(pid_t pid) {
         uint64_t end_usec = usec_add(clock_now_usec(), STOP_USEC);
 
         do {
+                int r;
+
                 (void) sched_yield(); /* it may need our CPU for that */
-                if (observe_is_stopped(pid) != 0)
-                        return true;
+                r = observe_is_stopped(pid);
+                if (r != 0)
+                        return r > 0 || r == -ESRCH;
         } while (clock_now_usec() < end_usec);
         return false;
 }
@@ -78,8 +81,10 @@ static bool stop_all(Stopped *s, const View *view, int worker_pidfd) {
 
                 if (stopped_contains(s, pid))
                         continue;
+                if (s->n >= OBSERVE_PROCESSES_MAX)
+                        return false;
                 pidfd = i == 0 ? worker_pidfd : pidfd_open(pid, 0);
-                if (pidfd < 0 || s->n >= OBSERVE_PROCESSES_MAX)
+                if (pidfd < 0)
                         return false;
                 s->pids[s->n] = pid;
                 s->pidfds[s->n++] = pidfd;

@@ -33,7 +33,9 @@ static void check_config(const Config *c) {
                 c->stop_signal != SIGCHLD, "stop signal");
         promise(c->start_timeout_usec > 0, "start timeout");
         promise(c->crash_budget <= 1000 && c->crash_budget_usec > 0, "crash budget");
-        promise(c->retire == RETIRE_SIGNAL, "a way to retire that is not supported yet");
+        promise(c->retire == RETIRE_SIGNAL || c->retire == RETIRE_IDLE, "a way to retire");
+        promise(c->n_workers_min <= c->n_workers, "bounds");
+        promise(c->max_lifetime_usec > 0 && c->max_memory > 0 && c->request_timeout_usec > 0, "limits above 0");
 
         if (c->help || c->version) {
                 promise(!c->command && !c->executable, "nothing is looked at behind --help and --version");
