@@ -8,8 +8,8 @@
 
 /* One worker; all have WORKER_SLOT=, WORKER_PID=, GENERATION= and WORKER_STATE=. EXITED is an end that
  * was asked for, or one with status 0 after service; DIED is any other. Both have WORKER_STATE_OLD=,
- * UPTIME_USEC=, EXIT_CODE= and EXIT_STATUS=. STUCK has REQUEST_USEC= and WORKER_THREADS= and, as far as
- * they can be told, WORKER_SYSCALL=, WORKER_WCHAN= and WORKER_STACK=. */
+ * UPTIME_USEC=, EXIT_CODE= and EXIT_STATUS=. STUCK has REQUEST_USEC= and, as far as
+ * they can be told, WORKER_SYSCALL=, WORKER_WCHAN=, WORKER_STACK=, WORKER_THREADS= and WORKER_OUTPUT=. */
 #define MESSAGE_WORKER_STATE           "98cd82610be8477fac3da337a415f865" /* WORKER_STATE_OLD= */
 #define MESSAGE_WORKER_EXITED          "13bf8ed075c74c348578de6293e68dd9"
 #define MESSAGE_WORKER_DIED            "eb54974b70b745d9949225a9c7f2e6f1"

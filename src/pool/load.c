@@ -10,7 +10,7 @@
  * A request is a connection in use. Its age is counted from the look that has seen it first, so it is
  * younger than it really is, by the time between two looks at most. On a connection that is kept one request
  * follows another, unseen if the looks fall into the requests: if it is the worker's only one and the worker
- * has read something since the last look, it is taken for a new request. */
+ * has read and written something since the last look, it is taken for a new request. */
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -36,23 +36,38 @@ static uint64_t request_begun(const Requests *old, uint64_t inode, bool progress
         return now_usec;
 }
 
+/* One that was answered may still be the request that a worker is stuck in, if it serves no other. */
+static bool is_in_use(const View *view, const ObservedConnection *c) {
+        return !c->kept && !(c->answered && view->waiting);
+}
+
+static size_t count_in_use(const View *view) {
+        size_t n_listed = MIN_OF(view->n_connections, (size_t) OBSERVE_CONNECTIONS_MAX);
+        size_t n = view->n_connections - n_listed;
+
+        for (size_t i = 0; i < n_listed; i++)
+                n += is_in_use(view, view->connections + i);
+        return n;
+}
+
 static Requests *requests_new(const View *view, const Requests *old, uint64_t now_usec) {
         size_t n_max = MIN_OF(view->n_connections, (size_t) OBSERVE_CONNECTIONS_MAX);
-        uint64_t run_nsec, read_chars = 0;
+        Usage usage = {};
         bool progress;
         Requests *new;
 
-        if (view->n_connections == view->n_kept)
+        if (count_in_use(view) == 0)
                 return NULL;
         new = malloc(sizeof(*new) + n_max * sizeof(new->list[0]));
         if (!new)
                 return NULL; /* the age of this request is not worth more */
 
-        (void) observe_get_usage(view, &run_nsec, &read_chars);
-        progress = view->n_connections == 1 && old && old->read_chars != read_chars;
-        *new = (Requests) { .read_chars = read_chars };
+        (void) observe_get_usage(view, &usage);
+        progress = view->n_connections == 1 && old && old->read_chars != usage.read_chars &&
+                old->written_chars != usage.written_chars;
+        *new = (Requests) { .read_chars = usage.read_chars, .written_chars = usage.written_chars };
         for (size_t i = 0; i < n_max; i++)
-                if (!view->connections[i].kept)
+                if (is_in_use(view, view->connections + i))
                         new->list[new->n++] = (struct Request) {
                                 view->connections[i].inode,
                                 request_begun(old, view->connections[i].inode, progress, now_usec),
@@ -95,7 +110,7 @@ static void look_at_worker(Pool *pool, Worker *w, bool memory, PlanLoad *load, u
                 return;
         }
         /* Where connections cannot be seen, one who does not wait is busy. */
-        busy = view.n_connections > view.n_kept || (view.error < 0 && !view.waiting);
+        busy = count_in_use(&view) > 0 || (view.error < 0 && !view.waiting);
         load->n_busy += busy;
         load->n_taken += busy || !view.waiting;
         load->n_connected += view.n_connections > 0;

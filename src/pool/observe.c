@@ -418,22 +418,21 @@ static void view_add_connection(View *view, uint64_t inode, bool kept, bool answ
         for (size_t i = 0; i < n_listed; i++)
                 if (view->connections[i].inode == inode) {
                         view->n_kept += kept && !view->connections[i].kept;
-                        view->n_answered += answered && !view->connections[i].answered;
+                        view->n_answered += kept && answered && !view->connections[i].kept;
                         view->connections[i].kept |= kept;
-                        view->connections[i].answered |= answered;
                         return;
                 }
         if (n_listed < OBSERVE_CONNECTIONS_MAX)
                 view->connections[n_listed] = (ObservedConnection) { inode, kept, answered };
         view->n_connections++;
         view->n_kept += kept;
-        view->n_answered += answered;
+        view->n_answered += kept && answered;
 }
 
 static void view_forget_kept(View *view) {
         view->n_kept = view->n_answered = 0;
         for (size_t i = 0; i < ELEMENTSOF(view->connections); i++)
-                view->connections[i].kept = view->connections[i].answered = false;
+                view->connections[i].kept = false;
 }
 
 static int view_look_at_thread(const Look *look, pid_t pid, pid_t tid, Activity *activity) {
@@ -504,11 +503,9 @@ static int had_last_word(int fd) {
 }
 
 static void view_look_at_connection(View *view, uint64_t inode, int copy, bool has_reader) {
-        int word = 0;
+        int word = nothing_is_unread(copy) ? had_last_word(copy) : 0;
 
-        if (has_reader && nothing_is_unread(copy))
-                word = had_last_word(copy);
-        view_add_connection(view, inode, word != 0, word > 0);
+        view_add_connection(view, inode, has_reader && word != 0, word > 0);
 }
 
 /* Descriptors are those of the main thread. Once it has ended it has none, whatever the others have. */
@@ -578,20 +575,20 @@ static void view_look_at_tree(View *view, const Look *look, pid_t pid) {
         view->accepting &= view->n_processes == 1 && view->complete;
 }
 
-/* "rchar: 1234", the first line. */
-static int process_get_read_chars(pid_t pid, uint64_t *ret) {
-        char path[32], text[64];
-        const char *number;
+/* "rchar: 1234\nwchar: 5678\n", the first two lines. */
+static int process_add_chars(pid_t pid, Usage *sum) {
+        unsigned long long read_chars, written_chars;
+        char path[32], text[128];
         int r;
 
         (void) snprintf(path, sizeof(path), "/proc/%d/io", pid);
         r = proc_read_file(path, text, sizeof(text));
         if (r < 0)
                 return r;
-        number = startswith(text, "rchar:");
-        if (!number)
+        if (sscanf(text, "rchar: %llu wchar: %llu", &read_chars, &written_chars) != 2)
                 return -ENODATA;
-        *ret = strtoull(number, NULL, 10);
+        sum->read_chars += read_chars;
+        sum->written_chars += written_chars;
         return 0;
 }
 
@@ -620,21 +617,21 @@ static int process_add_run_nsec(pid_t pid, uint64_t *sum) {
         return r;
 }
 
-int observe_get_usage(const View *view, uint64_t *ret_run_nsec, uint64_t *ret_read_chars) {
-        uint64_t run_nsec = 0, read_chars = 0, n;
+int observe_get_usage(const View *view, Usage *ret) {
+        Usage sum = {};
         int r;
 
+        assert(view);
+        assert(ret);
+
         for (size_t i = 0; i < view->n_processes; i++) {
-                r = process_add_run_nsec(view->processes[i], &run_nsec);
+                r = process_add_run_nsec(view->processes[i], &sum.run_nsec);
+                if (r >= 0)
+                        r = process_add_chars(view->processes[i], &sum);
                 if (r < 0)
                         return r;
-                r = process_get_read_chars(view->processes[i], &n);
-                if (r < 0)
-                        return r;
-                read_chars += n;
         }
-        *ret_run_nsec = run_nsec;
-        *ret_read_chars = read_chars;
+        *ret = sum;
         return 0;
 }
 
@@ -644,7 +641,7 @@ static bool view_is_kept(const View *view) {
 
 void observe_view(pid_t pid, int listener_fd, uint64_t listener_inode, View *ret) {
         Look look = { .listener = socket_name(listener_inode) };
-        uint64_t run_nsec, read_chars;
+        Usage usage;
         int r;
 
         assert(pid > 0);
@@ -659,14 +656,14 @@ void observe_view(pid_t pid, int listener_fd, uint64_t listener_inode, View *ret
         view_look_at_tree(ret, &look, pid);
         if (!view_is_kept(ret))
                 return;
-        if (observe_get_usage(ret, &run_nsec, &read_chars) < 0) {
+        if (observe_get_usage(ret, &usage) < 0) {
                 view_forget_kept(ret);
                 return;
         }
         view_look_at_tree(ret, &look, pid);
         if (view_is_kept(ret)) {
-                ret->run_nsec = run_nsec;
-                ret->read_chars = read_chars;
+                ret->run_nsec = usage.run_nsec;
+                ret->read_chars = usage.read_chars;
         }
 }
 

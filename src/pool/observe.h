@@ -36,7 +36,7 @@ typedef struct ObservedConnection {
         uint64_t inode; /* of the socket: names the connection for as long as it lives */
         bool kept;      /* the worker waits for the client: nothing is unread, and a thread is asleep
                          * reading from it or polling it alone; over TCP the worker also had the last word */
-        bool answered;  /* kept, and the worker is known to have had the last word (TCP only) */
+        bool answered;  /* nothing is unread, and the worker is known to have had the last word (TCP only) */
 } ObservedConnection;
 
 /* All that can be told of a worker at one moment. */
@@ -47,7 +47,7 @@ typedef struct View {
         int error;      /* negative errno: connections beside the ones listed cannot be excluded; or 0 */
         uint64_t unknown_sockets; /* with error: a number that changes with the set of sockets that could
                                    * not be looked into */
-        /* All of them, also those beyond OBSERVE_CONNECTIONS_MAX. */
+        /* All of them, also those beyond OBSERVE_CONNECTIONS_MAX; n_answered: of those that are kept. */
         size_t n_connections, n_kept, n_answered;
         ObservedConnection connections[OBSERVE_CONNECTIONS_MAX];
         uint64_t run_nsec;   /* CPU time of all threads; 0 unless all connections are kept */
@@ -77,9 +77,15 @@ typedef struct View {
  * connection counts as kept. Never fails, does not log. */
 void observe_view(pid_t pid, int listener_fd, uint64_t listener_inode, View *ret);
 
-/* CPU time of all threads that the view's processes have now, and what they have got by read(2). Negative
- * errno: one of them cannot be asked. Does not log. */
-int observe_get_usage(const View *view, uint64_t *ret_run_nsec, uint64_t *ret_read_chars);
+/* What the processes of a view have used. */
+typedef struct Usage {
+        uint64_t run_nsec;      /* CPU time of all threads that there are */
+        uint64_t read_chars;    /* bytes got by read(2) and the like */
+        uint64_t written_chars; /* bytes given to write(2) and the like */
+} Usage;
+
+/* Negative errno: one of the processes cannot be asked. Does not log. */
+int observe_get_usage(const View *view, Usage *ret);
 
 /* Whether SIGSTOP has arrived: 1 if all threads of the process are stopped by job control (state T), 0 if
  * not yet; -ESRCH: the process is gone, zombies included; or another negative errno. Does not log. */

@@ -143,7 +143,9 @@ static PlanStep plan_retiring(const Config *config, const PlanWorker *w, uint64_
         try_usec = usec_add(MAX_OF(w->looked_usec, w->state_since_usec), try_interval(w, now_usec));
         if (now_usec >= try_usec)
                 return (PlanStep) { try_verb(w, now_usec), USEC_INFINITY };
-        return (PlanStep) { PLAN_NOTHING, MIN_OF(try_usec, deadline_usec) };
+        if (now_usec < deadline_usec)
+                try_usec = MIN_OF(try_usec, deadline_usec);
+        return (PlanStep) { PLAN_NOTHING, try_usec };
 }
 
 /* Up to a tenth earlier, so that workers that were started together are not replaced together. */
@@ -304,8 +306,8 @@ PlanLoadStep plan_load(const Config *config, const PlanLoad *load, uint64_t now_
 
         step.pressed = load->n_queued > 0 && load->n_taken >= load->n_ready;
         step.n_wanted = plan_size(config, load, step.pressed, now_usec);
-        /* Not at once: between short requests there is rest again and again, and the next client would wake us.
-         * A request on a kept connection wakes nobody up. */
+        /* Not at once: between short requests there is rest again and again, and the next client would wake
+         * us. A request on a kept connection wakes nobody up. */
         step.rest = load->n_queued == 0 && load->n_busy == 0 &&
                 usec_sub(now_usec, load->awake_usec) >= PLAN_AWAKE_USEC &&
                 (load->n_connected == 0 || config->request_timeout_usec == USEC_INFINITY);

@@ -170,7 +170,7 @@ PlanLoadStep plan_load(const Config *config, const PlanLoad *load, uint64_t now_
 unsigned plan_workers_min(const Config *config, unsigned n_step);
 
 typedef enum PoolPhase {
-        POOL_STARTING, /* until every slot's worker is ready for the first time */
+        POOL_STARTING, /* until the worker of every wanted slot is ready for the first time */
         POOL_SERVING,
         POOL_STOPPING, /* no slot wants a worker any more */
         POOL_STOPPED,  /* no worker is left */
@@ -181,7 +181,7 @@ typedef enum PoolPhase {
 typedef struct PlanPool {
         PoolPhase phase;
         bool rolling;                  /* outdated workers are being replaced while the pool serves */
-        unsigned n_slots;
+        unsigned n_slots;              /* that want a worker */
         unsigned n_ready;              /* workers that serve, of any generation */
         unsigned n_settled;            /* slots whose worker is ready and not outdated */
         unsigned n_processes;          /* workers of any state but dead */

@@ -521,8 +521,9 @@ static void send_stop_signal(Pool *pool, Worker *w, uint64_t now_usec) {
 
         if (config->retire == RETIRE_IDLE && !w->stranger && !w->stuck)
                 worker_log(w, LOG_NOTICE, MESSAGE_WORKER_NOT_IDLE, NULL, "pid %d %s%s, sending %s",
-                           (int) w->pid, w->unobservable ? "cannot be observed from outside" :
-                           "had no idle moment within --stop-timeout=", w->unobservable ? "" :
+                           (int) w->pid, w->unobservable ? "cannot be observed from outside: " :
+                           "had no idle moment within --stop-timeout=",
+                           w->unobservable ? strerror(-w->retirement->error) :
                            clock_format_span(span, sizeof(span), config->stop_timeout_usec),
                            config_signal_name(config->stop_signal, name));
         w->signalled_usec = now_usec;
@@ -554,6 +555,7 @@ static void retire(Pool *pool, Worker *w, const char *reason, uint64_t now_usec)
         if (vacate(pool, w))
                 pool_request_reconcile(pool); /* for the slot, whose turn in this pass is over */
         worker_set_state(w, WORKER_RETIRING, now_usec, reason);
+        w->unobservable = false; /* when it started, maybe */
 }
 
 /* The successor is for the next pass. */
@@ -581,7 +583,7 @@ static void try_to_end(Pool *pool, Worker *w, bool harder) {
                 .unconnected = harder,
                 .answered_usec = PLAN_ANSWERED_USEC,
                 .kept_usec = plan_kept_usec(pool->p.config, &view),
-        }, NULL);
+        });
         w->looked_usec = clock_now_usec();
         w->unobservable = result == RETIRE_UNKNOWN;
         if (w->retirement->n_pauses > n_pauses) {

@@ -170,7 +170,7 @@ static bool remains_unknown(Retirement *t) {
         return usec_sub(now_usec, t->unknown_since_usec) >= RETIRE_UNKNOWN_USEC;
 }
 
-RetireResult retire_try(Retirement *t, const RetireRequest *request, int *ret_error) {
+RetireResult retire_try(Retirement *t, const RetireRequest *request) {
         _cleanup_(stopped_done) Stopped stopped = {};
         uint64_t since_usec;
         View view;
@@ -184,8 +184,7 @@ RetireResult retire_try(Retirement *t, const RetireRequest *request, int *ret_er
         if (!view.complete) {
                 if (!remains_unknown(t))
                         return RETIRE_BUSY;
-                if (ret_error)
-                        *ret_error = view.error;
+                t->error = view.error;
                 return RETIRE_UNKNOWN;
         }
         t->unknown_since_usec = 0;

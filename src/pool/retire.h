@@ -24,6 +24,7 @@ typedef struct Retirement {
         uint64_t unknown_since_usec; /* the first of the last looks that did not show all; 0: the last did */
         uint64_t kept_since_usec; /* nothing has happened on its kept connections since; 0: not known */
         uint64_t kept_run_nsec, kept_read_chars;
+        int error;                /* negative errno behind RETIRE_UNKNOWN */
         unsigned n_pauses;        /* stopped, found busy and continued */
         uint64_t pause_usec;      /* the last one */
         uint64_t pause_max_usec;
@@ -43,6 +44,5 @@ typedef struct RetireRequest {
 /* One try. Looks first, and stops nobody who is seen busy. Takes as long as a few looks; if the worker has
  * to be stopped for one, it and we wait for that some milliseconds at most. Whoever was stopped is dead or
  * continued afterwards; if we are killed in between, the next helper has to send SIGCONT. A process that
- * is gone is RETIRE_BUSY: its death is on its way. *ret_error (may be NULL) is the negative errno
- * behind RETIRE_UNKNOWN. Does not log. */
-RetireResult retire_try(Retirement *retirement, const RetireRequest *request, int *ret_error);
+ * is gone is RETIRE_BUSY: its death is on its way. Does not log. */
+RetireResult retire_try(Retirement *retirement, const RetireRequest *request);

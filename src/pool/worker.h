@@ -18,7 +18,7 @@ typedef struct Worker Worker;
 
 /* Connections in use, as of the last look. */
 typedef struct Requests {
-        uint64_t read_chars;           /* what the worker had read by then */
+        uint64_t read_chars, written_chars; /* what the worker had read and written by then */
         size_t n;
         struct Request {
                 uint64_t inode;

@@ -73,9 +73,11 @@ class Client:
     """One connection of a web server that keeps it, byte by byte as a test wants it."""
 
     def __init__(self, path=PATH):
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        unix = path.startswith('/')
+        self.socket = socket.socket(socket.AF_UNIX if unix else socket.AF_INET, socket.SOCK_STREAM)
         self.socket.settimeout(30)
-        self.socket.connect(path)
+        host, _, port = path.rpartition(':')
+        self.socket.connect(path if unix else (host, int(port)))
 
     def __enter__(self):
         return self

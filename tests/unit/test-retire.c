@@ -139,7 +139,7 @@ static RetireResult try(Server *s, bool unconnected) {
                 .unconnected = unconnected,
                 .answered_usec = USEC_INFINITY, /* not with AF_UNIX */
                 .kept_usec = KEPT_USEC,
-        }, NULL);
+        });
 }
 
 static void rest(void) {
