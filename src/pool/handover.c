@@ -241,10 +241,11 @@ static void assign_slots(Pool *pool) {
                         slot->current = w;
         }
 
-        /* As many as there were. */
-        for (unsigned i = 0; i < pool->p.config->n_workers; i++)
+        /* As many as there were, and no listener without. */
+        for (unsigned i = pool->n_wanted; i < pool->p.config->n_workers; i++)
                 if (pool->slots[i].current)
-                        pool->n_wanted = MAX_OF(pool->n_wanted, i + 1);
+                        pool->n_wanted = plan_workers(pool->p.config, i + 1,
+                                                      (unsigned) pool->p.listeners->n_listeners);
 
         /* A roll that was under way goes on. */
         for (Worker *w = pool->workers; pool->rolling && w; w = w->next) {

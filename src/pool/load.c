@@ -5,7 +5,8 @@
  *
  * In a pool at rest nobody looks. The next client wakes us: each listener is watched for one event, and not
  * watched again before the pool has been seen at rest once more, so under load we cost what the looks cost
- * and no wakeup per request. What follows from a look is plan.c's business.
+ * and no wakeup per request. A worker may be so quick to accept that epoll finds nothing any more and lets
+ * us sleep; nobody waits then. What follows from a look is plan.c's business.
  *
  * A request is a connection in use. Its age is counted from the look that has seen it first, so it is
  * younger than it really is, by the time between two looks at most. On a connection that is kept one request
@@ -203,18 +204,19 @@ static int on_client(sd_event_source *source, int fd, uint32_t revents, void *us
         return 0;
 }
 
-/* Looks at the workers of one listener, and at its queue. */
+/* Looks at the queue of one listener, and then at its workers: who goes from the one to the other meanwhile is
+ * seen twice and not never. */
 static PlanLoad look_at_listener(Pool *pool, size_t i, bool memory, uint64_t now_usec) {
         const Listener *l = pool->p.listeners->listeners + i;
         unsigned depth, max;
         PlanLoad load = {};
 
+        if (queue_get_depth(pool->load.diag_fd, l->fd, l->inode, &depth, &max) >= 0)
+                load.n_queued = depth;
         for (Worker *w = pool->workers; w; w = w->next)
                 if (w->state == WORKER_READY && pool_slot_of(pool, w) &&
                     pool_listener_of(pool, w->slot) == l)
                         look_at_worker(pool, w, memory, &load, now_usec);
-        if (queue_get_depth(pool->load.diag_fd, l->fd, l->inode, &depth, &max) >= 0)
-                load.n_queued = depth;
         /* Who cannot be observed is taken if somebody waits, and free if not. */
         if (load.n_queued > 0)
                 load.n_taken += load.n_unknown;

@@ -260,12 +260,12 @@ bool plan_slot_spawns(const PlanSlot *slot, const PlanCrowd *crowd, uint64_t now
         return now_usec >= slot->not_before_usec;
 }
 
-static unsigned round_up(const Config *config, unsigned n, unsigned n_step) {
-        return MIN_OF((n + n_step - 1) / n_step * n_step, config->n_workers);
-}
+unsigned plan_workers(const Config *config, unsigned n, unsigned n_step) {
+        assert(config);
+        assert(n_step > 0);
 
-unsigned plan_workers_min(const Config *config, unsigned n_step) {
-        return round_up(config, config->n_workers_min, n_step);
+        n = MIN_OF(MAX_OF(n, config->n_workers_min), config->n_workers);
+        return MIN_OF((n + n_step - 1) / n_step * n_step, config->n_workers);
 }
 
 static unsigned plan_size(const Config *config, const PlanLoad *load, bool pressed, uint64_t now_usec) {
@@ -273,16 +273,16 @@ static unsigned plan_size(const Config *config, const PlanLoad *load, bool press
 
         /* What does not come up is not asked for by the dozen. */
         if (pressed && load->n_ready == 0)
-                return MAX_OF(load->n_wanted, round_up(config, 1, load->n_step));
+                return MAX_OF(load->n_wanted, plan_workers(config, 1, load->n_step));
         if (pressed && load->n_queued > n_coming && (load->pressed || load->n_queued >= load->n_ready)) {
                 n = MIN_OF(load->n_queued - n_coming, config->n_workers);
-                return round_up(config, MIN_OF(load->n_wanted + n, config->n_workers), load->n_step);
+                return plan_workers(config, load->n_wanted + n, load->n_step);
         }
         /* Who waits may wait for workers that take long to start, and were never seen taken. */
         if (pressed || usec_sub(now_usec, load->peak_since_usec) < PLAN_SHRINK_USEC)
                 return load->n_wanted;
         n = load->n_peak + (load->n_peak + 3) / 4;
-        return MIN_OF(round_up(config, MAX_OF(n, config->n_workers_min), load->n_step), load->n_wanted);
+        return MIN_OF(plan_workers(config, n, load->n_step), load->n_wanted);
 }
 
 /* Dense at first, when a burst may have begun, and soon thinner. */
@@ -313,7 +313,7 @@ PlanLoadStep plan_load(const Config *config, const PlanLoad *load, uint64_t now_
                 (load->n_connected == 0 || config->request_timeout_usec == USEC_INFINITY);
         if (!step.rest)
                 step.again_usec = usec_add(now_usec, watch_interval(config, load, now_usec));
-        else if (step.n_wanted > plan_workers_min(config, load->n_step))
+        else if (step.n_wanted > plan_workers(config, 0, load->n_step))
                 step.again_usec = MAX_OF(usec_add(load->peak_since_usec, PLAN_SHRINK_USEC),
                                          usec_add(now_usec, PLAN_WATCH_MIN_USEC));
         else

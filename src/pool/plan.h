@@ -166,8 +166,8 @@ typedef struct PlanLoadStep {
  * to what was needed in that and the span before, and a quarter more. */
 PlanLoadStep plan_load(const Config *config, const PlanLoad *load, uint64_t now_usec);
 
-/* How many workers there are to be at first. */
-unsigned plan_workers_min(const Config *config, unsigned n_step);
+/* How many workers there are to be if n are wanted: within the bounds, and a multiple of n_step. */
+unsigned plan_workers(const Config *config, unsigned n, unsigned n_step);
 
 typedef enum PoolPhase {
         POOL_STARTING, /* until the worker of every wanted slot is ready for the first time */

@@ -1041,7 +1041,7 @@ int pool_new(sd_event *event, const PoolParameters *parameters, Pool **ret_pool)
         pool->load.diag_fd = -EBADF;
         pool->phase = POOL_STARTING;
         pool->generation = 1;
-        pool->n_wanted = plan_workers_min(config, (unsigned) pool->p.listeners->n_listeners);
+        pool->n_wanted = plan_workers(config, 0, (unsigned) pool->p.listeners->n_listeners);
 
         pool->slots = calloc(config->n_workers, sizeof(*pool->slots));
         for (unsigned i = 0; pool->slots && i < config->n_workers; i++)

@@ -378,7 +378,7 @@ static void load_exhaustively(void) {
                 l.n_step = (unsigned) (k % 3) + 1, k /= 3;
                 quiet = k % 3 == 0, l.peak_since_usec = quiet ? T0 - PLAN_SHRINK_USEC : T0, k /= 3;
                 l.pressed = k % 2, k /= 2;
-                l.n_wanted = MIN_OF(MAX_OF(numbers[k % n], plan_workers_min(&c, l.n_step)), 64U), k /= n;
+                l.n_wanted = MIN_OF(MAX_OF(numbers[k % n], plan_workers(&c, 0, l.n_step)), 64U), k /= n;
                 l.n_ready = MIN_OF(numbers[k % n], l.n_wanted), k /= n;
                 l.n_queued = numbers[k % n], k /= n;
                 l.n_taken = l.n_busy = l.n_connected = MIN_OF(numbers[k % n], l.n_ready);
@@ -406,7 +406,7 @@ static void load_exhaustively(void) {
                 /* At rest only the next client counts, or the next chance to shrink. */
                 EXPECT_EQ(s.rest, l.n_queued == 0 && l.n_taken == 0);
                 EXPECT(s.again_usec > T0);
-                if (s.rest && s.n_wanted <= plan_workers_min(&c, l.n_step))
+                if (s.rest && s.n_wanted <= plan_workers(&c, 0, l.n_step))
                         EXPECT(s.again_usec == USEC_INFINITY);
                 else
                         EXPECT(s.again_usec < T0 + 2 * PLAN_SHRINK_USEC);
