@@ -204,8 +204,8 @@ static int on_client(sd_event_source *source, int fd, uint32_t revents, void *us
         return 0;
 }
 
-/* Looks at the queue of one listener, and then at its workers: who goes from the one to the other meanwhile is
- * seen twice and not never. */
+/* Looks at the queue of one listener, and then at its workers: who goes from the one to the other meanwhile
+ * is seen twice and not never. */
 static PlanLoad look_at_listener(Pool *pool, size_t i, bool memory, uint64_t now_usec) {
         const Listener *l = pool->p.listeners->listeners + i;
         unsigned depth, max;
