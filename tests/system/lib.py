@@ -542,9 +542,10 @@ class Pool:
         """Waits for exactly n workers, none of them in `without`; returns their pids."""
         def reached():
             pids = self.workers()
-            return pids if len(pids) == n and not set(pids) & set(without) else None
-        return wait_until(reached, timeout,
-                          f'{n} workers of {self.name}' + (f' without {list(without)}' if without else ''))
+            return [pids] if len(pids) == n and not set(pids) & set(without) else None
+        pids, = wait_until(reached, timeout,
+                           f'{n} workers of {self.name}' + (f' without {list(without)}' if without else ''))
+        return pids
 
     def journal(self, since_cursor=None, **fields):
         return journal(self.service, since_cursor or self.cursor, **fields)

@@ -5,6 +5,7 @@
 
 #include <ctype.h>
 #include <inttypes.h>
+#include <sys/mman.h>
 
 #include "echo-contract.h"
 #include "tool.h"
@@ -36,6 +37,8 @@ static void take_parameter(EchoRequest *e, const char *name, const char *value) 
                 e->sleep_msec = number;
         else if (strcmp(name, "burn") == 0)
                 e->burn_msec = number;
+        else if (strcmp(name, "hold") == 0)
+                e->hold_mb = number;
         else if (strcmp(name, "size") == 0)
                 e->size = number;
         else if (strcmp(name, "start") == 0)
@@ -78,6 +81,18 @@ static uint64_t cpu_nsec(void) {
         return (uint64_t) ts.tv_sec * NSEC_PER_SEC + (uint64_t) ts.tv_nsec;
 }
 
+void echo_hold(uint64_t mb) {
+        size_t n = (size_t) mb << 20;
+        void *p;
+
+        if (n == 0)
+                return;
+        p = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (p == MAP_FAILED)
+                fail(EXIT_FAILURE, "mmap: %s", strerror(errno));
+        memset(p, 1, n); /* a page that was never written to takes nothing */
+}
+
 void echo_act(const EchoRequest *e) {
         if (e->sleep_msec > 0)
                 sleep_msec(e->sleep_msec);
@@ -89,6 +104,7 @@ void echo_act(const EchoRequest *e) {
                         continue;
         }
 
+        echo_hold(e->hold_mb);
         if (e->exit_code >= 0)
                 _exit(e->exit_code);
 }

@@ -17,6 +17,7 @@
  * Query parameters, in the order they act after the body has been read:
  *   sleep=MS    sleep, in full whatever signals arrive     burn=MS     use this much CPU time
  *   stderr=TEXT write a line to stderr                     exit=CODE   leave without an answer
+ *   hold=MB     keep so much more memory, all of it touched (fcgi-echo and misbehave only)
  *   status=CODE  env=NAME  size=BYTES  start=LINE          shape of the answer, see above */
 
 #include <stddef.h>
@@ -25,6 +26,7 @@
 typedef struct EchoRequest {
         uint64_t sleep_msec;
         uint64_t burn_msec;
+        uint64_t hold_mb;
         uint64_t size;
         uint64_t start;
         int exit_code;  /* -1: none */
@@ -36,8 +38,11 @@ typedef struct EchoRequest {
 /* Reads a query string (NULL is empty), decoding %XX and '+'. Ignores what it does not know. */
 void echo_parse(const char *query, EchoRequest *ret);
 
-/* Does the sleep and the CPU burn, then leaves the process if that was asked for. */
+/* Does the sleep and the CPU burn, takes the memory, then leaves the process if that was asked for. */
 void echo_act(const EchoRequest *e);
+
+/* Memory of the process that nothing gives back. */
+void echo_hold(uint64_t mb);
 
 /* The answer up to where the pattern starts: CGI header and text lines, terminated. Returns its length,
  * which may be cut at n - 1. */

@@ -457,6 +457,7 @@ static _Noreturn void mode_late(Worker *w, const Args *a) {
 }
 
 static _Noreturn void mode_fork(Worker *w, const Args *a) {
+        echo_hold(arg(a, 1, 0));
         for (uint64_t n = arg(a, 0, 2); n > 0; n--) {
                 pid_t pid = fork();
 
@@ -559,7 +560,7 @@ static const Mode modes[] = {
         { "fds", mode_fds, ": answers with its fds, signals, capabilities, environment" },
         { "notify", mode_notify, "MS [TEXT]: after MS sends READY=1 or TEXT to $NOTIFY_SOCKET, serves" },
         { "late", mode_late, "MS: sleeps before the first accept" },
-        { "fork", mode_fork, "N: N children, all accept as well" },
+        { "fork", mode_fork, "N [MB]: N children, all accept as well; they share MB of memory" },
         { "poll", mode_poll, ": waits by poll" },
         { "select", mode_select, ": waits by select" },
         { "epoll", mode_epoll, ": waits by epoll on a dup of fd 0" },
