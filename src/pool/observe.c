@@ -489,7 +489,7 @@ static bool activity_has_reader(const Activity *activity, int fd) {
 
 /* TCP remembers how long ago something was sent and received last, to a tick of some milliseconds: 1 if the
  * worker had the last word, 0 if the client had it or the worker never spoke, -1 if that cannot be told, as
- * of AF_UNIX. */
+ * of AF_UNIX. In the same tick it was an answer: a client that sends more at once does not stop there. */
 static int had_last_word(int fd) {
         struct tcp_info info = {};
         socklen_t size = sizeof(info);
@@ -498,8 +498,7 @@ static int had_last_word(int fd) {
                 return -1;
         if (info.tcpi_data_segs_out == 0)
                 return 0;
-        return info.tcpi_last_data_sent == info.tcpi_last_data_recv ? -1 :
-                info.tcpi_last_data_sent < info.tcpi_last_data_recv;
+        return info.tcpi_last_data_sent <= info.tcpi_last_data_recv;
 }
 
 static void view_look_at_connection(View *view, uint64_t inode, int copy, bool has_reader) {

@@ -19,7 +19,8 @@ SCRATCH = pathlib.Path('/run/fcgi-pool-test-bad-input')
 
 # What the manual page promises of each option: a value that is none, and what the line must say was expected.
 BAD_VALUES = {
-    'workers': (['--workers=0', '--workers=six', '--workers=-1', '--workers=16385', '--workers=4x', '--workers=5:3'],
+    'workers': (['--workers=0', '--workers=six', '--workers=-1', '--workers=16385', '--workers=4x', '--workers=5:3', '--workers=0:0',
+                 '--workers=1:'],
                 'a number from 1 to 16384'),
     'name': (['--name=my pool', '--name=' + 65 * 'x'], '1 to 64 of the characters'),
     'ready': (['--ready=soon', '--ready=0'], 'auto, exec, notify or a time span'),
@@ -37,8 +38,7 @@ BAD_VALUES = {
     'request-timeout': (['--request-timeout=0'], 'a time span above 0'),
 }
 # Options of a later version: never accepted and ignored.
-LATER = ['--workers=1:4', '--surge=25%', '--probe=/ping',
-         '--request-timeout=5s']
+LATER = ['--surge=25%', '--probe=/ping']
 
 
 @pytest.fixture

@@ -161,6 +161,12 @@ def events():
         pool.start()
         pool.stop()
 
+    # A pool that grows for a request, and one that is stuck.
+    with lib.Pool('log', misbehave('serve'), ['--workers=0:1', '--request-timeout=300ms']) as pool, \
+            lib.BackgroundLoad(pool, clients=1, requests=1, query='sleep=3600000') as load:
+        pool.wait_journal(MESSAGE_ID=IDS['MESSAGE_WORKER_STUCK'])
+        load.finish()
+
     # What cannot be executed, what does not get ready, what cannot be observed, what is no option.
     path = pathlib.Path('/run/fcgi-pool-test-log')
     path.write_bytes(pathlib.Path(lib.tool('misbehave')).read_bytes())
