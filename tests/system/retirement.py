@@ -225,7 +225,9 @@ def measure_nginx(next_upstream, method, way, n, n_clients=6):
     """The same behind nginx that keeps connections, with clients that think."""
     runtime = RUNTIMES['libfcgi']
     row = Row(f'nginx, {method}, next_upstream {next_upstream or "default"}', way, n_clients)
-    with make_pool(runtime, ALWAYS_DUE, *WAYS[way]) as pool, KeepaliveNginx(pool, next_upstream) as nginx:
+    # nginx uses the connection that it has used last, so one is hardly ever unused, and holds its worker so long.
+    with make_pool(runtime, ALWAYS_DUE, *WAYS[way], '--stop-timeout=1s') as pool, \
+            KeepaliveNginx(pool, next_upstream) as nginx:
         pool.wait_workers(N_WORKERS)
         with HttpLoad(f'127.0.0.1:{nginx.port}', clients=n_clients, think=0.25, method=method,
                       body=0 if method == 'GET' else 100) as load, Noise() as noise:
