@@ -5,8 +5,7 @@
  *
  * In a pool at rest nobody looks. The next client wakes us: each listener is watched for one event, and not
  * watched again before the pool has been seen at rest once more, so under load we cost what the looks cost
- * and no wakeup per request. A worker may be so quick to accept that epoll finds nothing any more and lets
- * us sleep; nobody waits then. What follows from a look is plan.c's business.
+ * and no wakeup per request. What follows from a look is plan.c's business.
  *
  * A request is a connection in use. Its age is counted from the look that has seen it first, so it is
  * younger than it really is, by the time between two looks at most. On a connection that is kept one request
@@ -176,9 +175,7 @@ void load_report_stuck(Pool *pool, Worker *w, bool silent) {
 /* --- all workers --- */
 
 static void watch_listeners(Pool *pool, bool on) {
-        for (size_t i = 0; i < pool->p.listeners->n_listeners; i++)
-                (void) sd_event_source_set_enabled(pool->load.sources[i],
-                                                   on ? SD_EVENT_ONESHOT : SD_EVENT_OFF);
+        (void) sd_event_source_set_enabled(pool->load.source, on ? SD_EVENT_ONESHOT : SD_EVENT_OFF);
         pool->load.watching = on;
 }
 
@@ -268,6 +265,8 @@ static void look_at_all(Pool *pool, uint64_t now_usec) {
         unsigned n_busy = l->n_busy, n_queued = l->n_queued; /* at the last look */
         PlanLoadStep step;
 
+        /* Before the look: who comes during it is news. */
+        watch_arm(l->watch);
         l->oldest_usec = l->n_busy = l->n_queued = 0;
         if (memory)
                 l->memory_usec = now_usec;
@@ -311,9 +310,10 @@ uint64_t load_drive(Pool *pool, uint64_t now_usec) {
                 /* The pool has just begun to serve, with workers that may be busy already, or too many. */
                 l->peak_since_usec = now_usec;
                 l->next_usec = USEC_INFINITY;
-                if (is_slow(pool->p.config))
+                if (is_slow(pool->p.config)) {
+                        watch_arm(l->watch);
                         watch_listeners(pool, true);
-                else
+                } else
                         wake_up(pool, now_usec);
         }
         if (now_usec >= l->next_usec)
@@ -323,26 +323,32 @@ uint64_t load_drive(Pool *pool, uint64_t now_usec) {
 
 int load_init(Pool *pool) {
         const ListenSet *set = pool->p.listeners;
-        int r = 0;
+        const Config *config = pool->p.config;
+        /* A request may be too long, or make the worker too large, though nobody has to wait for it. */
+        bool every = config->request_timeout_usec != USEC_INFINITY || config->max_memory != UINT64_MAX;
+        _cleanup_free_ int *fds = NULL;
+        int r;
 
         pool->load.diag_fd = queue_open();
         if (pool->load.diag_fd < 0)
                 pool->load.diag_fd = -EBADF;
-        pool->load.sources = calloc(set->n_listeners, sizeof(*pool->load.sources));
-        if (!pool->load.sources)
+
+        fds = calloc(set->n_listeners, sizeof(*fds));
+        if (!fds)
                 return -ENOMEM;
-        for (size_t i = 0; r >= 0 && i < set->n_listeners; i++) {
-                r = sd_event_add_io(pool->event, pool->load.sources + i, set->listeners[i].fd, EPOLLIN,
+        for (size_t i = 0; i < set->n_listeners; i++)
+                fds[i] = set->listeners[i].fd;
+        r = watch_new(fds, set->n_listeners, every, &pool->load.watch);
+        if (r >= 0)
+                r = sd_event_add_io(pool->event, &pool->load.source, watch_get_fd(pool->load.watch), EPOLLIN,
                                     on_client, pool);
-                if (r >= 0)
-                        r = sd_event_source_set_enabled(pool->load.sources[i], SD_EVENT_OFF);
-        }
-        return r < 0 ? r : 0;
+        if (r >= 0)
+                r = sd_event_source_set_enabled(pool->load.source, SD_EVENT_OFF);
+        return r;
 }
 
 void load_done(Pool *pool) {
-        for (size_t i = 0; pool->load.sources && i < pool->p.listeners->n_listeners; i++)
-                sd_event_source_disable_unref(pool->load.sources[i]);
-        free(pool->load.sources);
+        sd_event_source_disable_unref(pool->load.source);
+        (void) watch_free(pool->load.watch);
         (void) safe_close(pool->load.diag_fd);
 }

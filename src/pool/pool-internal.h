@@ -6,6 +6,7 @@
  * helper to the next. */
 
 #include "pool.h"
+#include "watch.h"
 #include "worker.h"
 
 typedef struct sd_event_source sd_event_source;
@@ -21,9 +22,10 @@ typedef struct Slot {
 
 /* How busy the pool is, as of the last look. */
 typedef struct Load {
-        sd_event_source **sources; /* one per listener: the next client, once */
+        Watch *watch;
+        sd_event_source *source;   /* on it: the next client, once */
         int diag_fd;               /* queue.h */
-        bool watching;             /* the sources are on */
+        bool watching;             /* the source is on */
         bool awake;                /* clients are about, there will be looks */
         uint64_t awake_usec;
         uint64_t next_usec;        /* the next look */

@@ -87,6 +87,18 @@ def test_stuck(kind):
         assert len(stuck(pool)) == 1
 
 
+def test_lone_request():
+    """A request is noticed in a pool at rest though its worker accepts it before anybody else can look."""
+    with make_pool(misbehave('serve')) as pool:
+        for n in range(1, 6):
+            time.sleep(1.2)  # until the pool is at rest
+            begin = time.monotonic()
+            with lib.BackgroundLoad(pool, clients=1, requests=1, query=HOUR, timeout=60) as victim:
+                pool.wait_journal(MESSAGE_ID=IDS['MESSAGE_WORKER_STUCK'], count=n)
+                assert TIMEOUT <= seconds(stuck(pool)[-1]) - begin <= TIMEOUT + 1
+                victim.finish()
+
+
 # Whether an event loop has anything to do for a connection cannot be seen, unless TCP tells.
 EVENT_LOOP = pytest.mark.xfail(reason='a UNIX connection kept by an event loop counts as a request')
 
