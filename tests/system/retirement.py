@@ -146,10 +146,10 @@ class KeepaliveNginx(Nginx):
 
 # --- retirements ---
 
-def recycle(pool, n, seconds=None):
+def recycle(pool, n, since, seconds=None):
     """Waits until n workers have been replaced, as they always are due, or for so long."""
     end = time.monotonic() + (seconds or math.inf)
-    lib.wait_until(lambda: len(pool.journal(MESSAGE_ID=MESSAGE['WORKER_EXITED'])) >= n or time.monotonic() >= end,
+    lib.wait_until(lambda: len(pool.journal(since, MESSAGE_ID=MESSAGE['WORKER_EXITED'])) >= n or time.monotonic() >= end,
                    60 + n, f'{n} workers to be replaced', interval=1)
 
 
@@ -191,11 +191,11 @@ class Row:
         self.first_failure = result['first_failure'] or ''
 
     def add_journal(self, entries):
-        ended = {int(entry['WORKER_PID']) for entry in entries if entry.get('MESSAGE_ID') == MESSAGE['WORKER_EXITED']}
+        ended = [entry for entry in entries if entry.get('MESSAGE_ID') == MESSAGE['WORKER_EXITED']]
         found = found_idle(entries)
         self.n_recycles = len(ended)
         if self.way == 'idle':
-            self.n_by_signal = len(ended - set(found))
+            self.n_by_signal = sum(entry.get('MESSAGE_ID') == MESSAGE['WORKER_NOT_IDLE'] for entry in entries)
         self.find_usec = [int(entry['RETIRE_USEC']) for entry in found.values()]
         self.pause_usec = [int(entry['PAUSE_USEC']) for entry in entries if 'PAUSE_USEC' in entry]
         self.problems = [entry['MESSAGE'] for entry in entries if entry.get('MESSAGE_ID') == MESSAGE['WORKER_DIED']]
@@ -236,12 +236,12 @@ def measure_nginx(next_upstream, method, way, n, n_clients=6):
 
 
 def measure_window(row, pool, load, noise, n, seconds=None):
-    begin = time.monotonic()
-    recycle(pool, n, seconds)
+    begin, since = time.monotonic(), lib.journal_cursor()
+    recycle(pool, n, since, seconds)
     row.add_load(load.stop())
     row.seconds = time.monotonic() - begin
     row.noise_usec = noise.stop()['latency_usec']
-    row.add_journal(pool.journal())
+    row.add_journal(pool.journal(since))
 
 
 # --- the helper dies in the middle ---
