@@ -92,12 +92,13 @@ static PlanStep plan_starting(const Config *config, const PlanWorker *w, uint64_
         return step;
 }
 
-/* A short request is over soon, a long one not so soon; and all tries together cost no more than a share of
- * our time. */
+/* A short request is over soon, and with more clients than workers the moment between two is short. A long
+ * one is not so soon. All tries together cost no more than a share of our time. */
 static uint64_t try_interval(const PlanWorker *w, uint64_t now_usec) {
-        uint64_t usec = usec_sub(now_usec, w->state_since_usec) / 50;
+        uint64_t age_usec = usec_sub(now_usec, w->state_since_usec), usec;
 
-        usec = MIN_OF(MAX_OF(usec, PLAN_TRY_MIN_USEC), PLAN_TRY_MAX_USEC);
+        usec = MIN_OF(MAX_OF(age_usec / 50, PLAN_TRY_MIN_USEC), PLAN_TRY_DENSE_USEC);
+        usec = MIN_OF(MAX_OF(age_usec / 5000, usec), PLAN_TRY_MAX_USEC);
         return MAX_OF(usec, (uint64_t) w->n_retiring * PLAN_TRY_COST_USEC * PLAN_TRY_SHARE);
 }
 

@@ -20,7 +20,8 @@
 #define PLAN_LOOK_MAX_USEC (250 * USEC_PER_MSEC)
 #define PLAN_QUIET_USEC (20 * USEC_PER_MSEC)
 #define PLAN_TRY_MIN_USEC (500 * UINT64_C(1))
-#define PLAN_TRY_MAX_USEC (10 * USEC_PER_MSEC)
+#define PLAN_TRY_DENSE_USEC (2 * USEC_PER_MSEC)
+#define PLAN_TRY_MAX_USEC (50 * USEC_PER_MSEC)
 #define PLAN_TRY_COST_USEC (100 * UINT64_C(1)) /* what a try may take, ... */
 #define PLAN_TRY_SHARE 4U                      /* ... and one in how much of our time it may be */
 #define PLAN_PATIENCE_USEC (1 * USEC_PER_SEC)

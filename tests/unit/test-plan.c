@@ -214,7 +214,9 @@ static void check_retiring(const Config *c, unsigned facts, const uint64_t since
                 uint64_t pause = since[0] / 50, age = MIN_OF(since[0], since[2]);
 
                 pause = pause < PLAN_TRY_MIN_USEC ? PLAN_TRY_MIN_USEC :
-                        pause > PLAN_TRY_MAX_USEC ? PLAN_TRY_MAX_USEC : pause;
+                        pause < PLAN_TRY_DENSE_USEC ? pause :
+                        since[0] < 10 * USEC_PER_SEC ? PLAN_TRY_DENSE_USEC :
+                        since[0] < 250 * USEC_PER_SEC ? since[0] / 5000 : PLAN_TRY_MAX_USEC;
                 if (n_retiring >= 1000)
                         pause = n_retiring * PLAN_TRY_COST_USEC * PLAN_TRY_SHARE;
                 EXPECT_EQ(s.verb != PLAN_NOTHING, age >= pause);
