@@ -173,6 +173,7 @@ static bool remains_unknown(Retirement *t) {
 RetireResult retire_try(Retirement *t, const RetireRequest *request) {
         _cleanup_(stopped_done) Stopped stopped = {};
         uint64_t since_usec;
+        bool paused;
         View view;
 
         assert(t);
@@ -197,8 +198,12 @@ RetireResult retire_try(Retirement *t, const RetireRequest *request) {
                 return RETIRE_KILLED;
         }
 
+        /* SIGCONT takes a SIGSTOP back that has not arrived. */
+        paused = stopped.n > 1 || observe_is_stopped(request->pid) != 0;
         stopped_signal(&stopped, SIGCONT);
         t->kept_since_usec = 0;
+        if (!paused)
+                return RETIRE_BUSY;
         t->pause_usec = usec_sub(clock_now_usec(), since_usec);
         t->pause_max_usec = MAX_OF(t->pause_max_usec, t->pause_usec);
         t->n_pauses++;
