@@ -22,6 +22,7 @@ import survival
 from survival import MESSAGE
 
 SECONDS = int(os.environ.get('FCGI_POOL_CHAOS_SECONDS', 30))
+RETIRED, KILLED = ('killed', 'idle'), ('killed', '9')
 OBITUARIES = [MESSAGE[name] for name in ('WORKER_DIED', 'WORKER_EXITED', 'WORKER_NOT_EXECUTED')]
 SETTLED = 60  # seconds until everything that was begun must have come to its end
 N_REEXECS = 10
@@ -163,12 +164,16 @@ def zombies():
 
 
 def obituaries(pool, cursor):
-    """{pid: [EXIT_CODE and EXIT_STATUS of each obituary]}"""
+    """{pid: [EXIT_CODE and EXIT_STATUS of each obituary]}; RETIRED for those that were killed because they were idle."""
     found = collections.defaultdict(list)
     # Not by unit: journald may find none for what a helper says right before its death.
     for entry in lib.journal(since_cursor=cursor, FCGI_POOL=pool.service.removesuffix('.service')):
+        # One whose helper has died right behind the signal is buried by the next one as retiring.
         if entry.get('MESSAGE_ID') in OBITUARIES:
-            found[int(entry['WORKER_PID'])].append((entry.get('EXIT_CODE'), entry.get('EXIT_STATUS')))
+            end = entry.get('EXIT_CODE'), entry.get('EXIT_STATUS')
+            retired = end == KILLED and entry['WORKER_STATE_OLD'] in ('retiring', 'killing')
+            found[int(entry['WORKER_PID'])].append(RETIRED if retired else end)
+        assert entry.get('MESSAGE_ID') != MESSAGE['WORKER_KILLED'], 'it should have been idle before'
     return found
 
 
@@ -215,7 +220,7 @@ def test_chaos(chaos, cursor):
         assert not [pid for pid in load.pids - set(pool.workers()) if not found[pid]]
         # Nobody else than those we have killed has come to a bad end.
         bad = {pid: ends for pid, ends in found.items() if pid not in chaos.killed[pool] and
-               any(end not in [('exited', '0'), ('killed', str(int(signal.SIGTERM))), (None, None)] for end in ends)}
+               any(end not in [RETIRED, ('exited', '0'), ('killed', str(int(signal.SIGTERM))), (None, None)] for end in ends)}
         assert not bad
 
     # What a helper leaks at each of its deaths would have died with it; not so when it executes itself anew.

@@ -66,7 +66,7 @@ static void serve_connection(int fd) {
         (void) close(fd);
 }
 
-static void serve(void) {
+static _noreturn_ void serve(void) {
         for (;;) {
                 int fd = accept(listener_fd, NULL, NULL);
 
@@ -75,13 +75,13 @@ static void serve(void) {
         }
 }
 
-static void idle_for_ever(void) {
+static _noreturn_ void idle_for_ever(void) {
         for (;;)
                 (void) pause();
 }
 
 /* A parent that only waits, and two children that serve, and would go on doing so without it. */
-static void prefork(void) {
+static _noreturn_ void prefork(void) {
         for (unsigned i = 0; i < 2; i++)
                 if (fork() == 0) {
                         (void) prctl(PR_SET_PDEATHSIG, 0);
@@ -92,7 +92,7 @@ static void prefork(void) {
 }
 
 /* A server with a child that has children who live for a moment. */
-static void serve_beside_mayflies(void) {
+static _noreturn_ void serve_beside_mayflies(void) {
         pid_t pid = fork();
 
         EXPECT(pid >= 0);
@@ -382,5 +382,5 @@ static void gone(void) {
         (void) close(fd);
 }
 
-TEST_MAIN(TEST(waiting_is_killed), TEST(in_use_goes_on), TEST(not_waiting), TEST(kept), TEST(whole_tree),
-          TEST(child_in_use), TEST(children_that_end), TEST(under_load), TEST(gone))
+TEST_MAIN(TEST(not_under_valgrind), TEST(waiting_is_killed), TEST(in_use_goes_on), TEST(not_waiting),
+          TEST(kept), TEST(whole_tree), TEST(child_in_use), TEST(children_that_end), TEST(under_load), TEST(gone))

@@ -51,7 +51,7 @@ static int connect_to(int listener_fd) {
 static void visit(int listener_fd) {
         _cleanup_close_ int fd = connect_to(listener_fd), other_fd = accept(listener_fd, NULL, NULL);
 
-        EXPECT(other_fd >= 0);
+        EXPECT(fd >= 0 && other_fd >= 0);
 }
 
 static bool has_come(const Watch *w) {
@@ -72,7 +72,7 @@ static void expect_watch(const int *fds, size_t n, bool every) {
         for (size_t i = 0; i < n; i++) {
                 _cleanup_close_ int fd = connect_to(fds[i]), other_fd = -EBADF;
 
-                EXPECT(has_come(w));
+                EXPECT(fd >= 0 && has_come(w));
                 watch_arm(w); /* it still waits */
                 EXPECT(has_come(w));
                 EXPECT((other_fd = accept(fds[i], NULL, NULL)) >= 0);
