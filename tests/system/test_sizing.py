@@ -16,7 +16,7 @@ from test_supervision import Switch, echo, misbehave, voluntary_switches
 
 UNIX, TCP4, TCP6 = '/run/size.sock', '127.0.0.1:9161', '[::1]:9161'
 SHRINK_TIMEOUT = 25  # three spans of 5 s, and some
-REST_SECONDS = 6  # longer than one of these spans
+REST_SECONDS = 5.5  # longer than one of these spans
 
 
 def make_pool(command, bounds, *options, name='size', **others):
@@ -136,9 +136,10 @@ def test_as_many_as_needed():
     """A few clients more than workers bring a few workers more, and a queue is emptied by those."""
     with make_pool(misbehave('serve'), '1:50') as pool, \
             lib.BackgroundLoad(pool, clients=5, duration=100, query='sleep=200') as load:
-        pool.wait_show('StatusText', '5/5 workers ready, 5 busy, queue 0')
+        # A client between the queue and a worker may look like one more for a moment.
+        pool.wait_show('StatusText', lambda text: re.fullmatch(r'([5-7])/\1 workers ready, 5 busy, queue 0', text))
         result = load.stop()
-    assert result['failed'] == 0 and len(result['pids']) == 5, result
+    assert result['failed'] == 0 and 5 <= len(result['pids']) <= 7, result
 
 
 def test_one_of_several_listeners():
@@ -181,9 +182,9 @@ def test_wakeups_under_load():
         wakeups = [voluntary_switches(pool.main_pid) - n for pool, n in zip(pools, before)]
         seconds = time.monotonic() - begin
         for pool, load, n in zip(pools, loads, wakeups):
-            # One that starts or ends is looked at by itself. STATUS= is said once a second.
+            # A worker that starts or ends is looked at by itself.
             n_steps = len(pool.journal(since, MESSAGE_ID=MESSAGE['WORKER_STATE']))
-            assert n <= 11 * seconds + 20 * n_steps, (pool.name, wakeups, seconds, n_steps)
+            assert n <= 10 * seconds + 20 * n_steps, (pool.name, wakeups, seconds, n_steps)
             result = load.stop()
             assert result['ok'] > 100 and result['failed'] == 0, result
 
@@ -211,6 +212,22 @@ def test_crash_of_the_helper_with_none():
         pool.wait_journal(since=since, MESSAGE_ID=MESSAGE['POOL_STARTED'])
         assert pool.workers() == []
         assert lib.load(pool, requests=1)['ok'] == 1
+
+
+def test_crash_of_the_helper_and_of_a_worker():
+    """After a crash of the helper no listener is left without a worker, if only that one has died meanwhile."""
+    with make_pool(echo(), '0:4', listen=[UNIX, TCP4], restart='always', service='RestartSec=100ms') as pool:
+        lib.load(pool, requests=2)
+        pool.wait_workers(2)
+        wait_complete(pool, 2)
+        since, victims = lib.journal_cursor(), (pool.slots()[1], pool.main_pid)
+        os.kill(pool.main_pid, signal.SIGSTOP)
+        for pid in victims:
+            os.kill(pid, signal.SIGKILL)
+        pool.wait_journal(since=since, MESSAGE_ID=MESSAGE['POOL_STARTED'])
+        pool.wait_workers(2, without=victims)
+        for address in UNIX, TCP4:
+            assert lib.load(address, requests=1)['ok'] == 1
 
 
 def test_restart():
@@ -270,9 +287,9 @@ def test_broken_command_and_crash_budget():
 def test_status():
     """STATUS= says how many workers are busy, how many clients wait and how old the oldest request is, and nothing when idle."""
     with make_pool(misbehave('serve'), '1:2') as dynamic, make_pool(misbehave('serve'), '2', name='size-fixed') as fixed:
-        with lib.BackgroundLoad(dynamic, clients=5, requests=5, query='sleep=3000'), \
+        with lib.BackgroundLoad(dynamic, clients=4, requests=4, query='sleep=3000'), \
                 lib.BackgroundLoad(fixed, clients=4, requests=16, query='sleep=1500'):
-            dynamic.wait_show('StatusText', lambda text: re.fullmatch('2/2 workers ready, 2 busy, queue 3, oldest request [12]s', text))
+            dynamic.wait_show('StatusText', lambda text: re.fullmatch('2/2 workers ready, 2 busy, queue 2, oldest request [12]s', text))
             fixed.wait_show('StatusText', lambda text: re.match('2/2 workers ready, 2 busy, queue 2', text))
         # It may have shrunk meanwhile.
         dynamic.wait_show('StatusText', lambda text: re.fullmatch(r'([12])/\1 workers ready', text), 15)
