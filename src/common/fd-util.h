@@ -2,8 +2,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* Ownership of descriptors. Header only; apart from util.h so that pure modules do not see unistd.h. */
+/* Ownership and options of descriptors. Header only; apart from util.h so that pure modules do not see
+ * unistd.h. */
 
+#include <sys/socket.h>
 #include <sys/types.h>
 #include <unistd.h>
 
@@ -25,4 +27,11 @@ static inline int safe_close(int fd) {
 
 static inline void close_fd(int *fd) {
         *fd = safe_close(*fd);
+}
+
+/* An option of SOL_SOCKET that is an int. 0 or negative errno. */
+static inline int socket_get_int(int fd, int option, int *ret_value) {
+        socklen_t length = sizeof(*ret_value);
+
+        return getsockopt(fd, SOL_SOCKET, option, ret_value, &length) < 0 ? -errno : 0;
 }

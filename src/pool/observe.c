@@ -220,12 +220,10 @@ static bool address_is_from_listener(const SocketAddress *listener, const Socket
 }
 
 static int socket_has_option(int fd, int option, int value) {
-        int actual;
-        socklen_t size = sizeof(actual);
+        int actual, r;
 
-        if (getsockopt(fd, SOL_SOCKET, option, &actual, &size) < 0)
-                return -errno;
-        return actual == value;
+        r = socket_get_int(fd, option, &actual);
+        return r < 0 ? r : actual == value;
 }
 
 static void socket_dir_done(SocketDir *dir) {

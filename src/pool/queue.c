@@ -164,12 +164,6 @@ static int ask_poll(int listener_fd, unsigned *ret_depth, unsigned *ret_max) {
         return 0;
 }
 
-static int socket_get_int(int fd, int option, int *ret_value) {
-        socklen_t length = sizeof(*ret_value);
-
-        return getsockopt(fd, SOL_SOCKET, option, ret_value, &length) < 0 ? -errno : 0;
-}
-
 int queue_get_depth(int diag_fd, int listener_fd, uint64_t listener_inode, unsigned *ret_depth,
                     unsigned *ret_max) {
         int family, listening, r;

@@ -139,17 +139,6 @@ static int socket_format_address(int fd, char **ret_text) {
                                                  format_ip(&address, ret_text);
 }
 
-static int socket_get_int(int fd, int option, int *ret_value) {
-        socklen_t length = sizeof(int);
-        int value;
-
-        if (getsockopt(fd, SOL_SOCKET, option, &value, &length) < 0)
-                return -errno;
-
-        *ret_value = value;
-        return 0;
-}
-
 static const char *socket_type_to_string(int type) {
         return type == SOCK_DGRAM     ? "a datagram socket" :
                type == SOCK_SEQPACKET ? "a sequential-packet socket" :
