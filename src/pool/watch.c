@@ -32,13 +32,18 @@ struct Watch {
         Target targets[];
 };
 
+static void release(Watch *w) {
+        if (w->context != 0)
+                (void) syscall(SYS_io_destroy, w->context);
+        w->context = 0;
+        w->fd = safe_close(w->fd);
+}
+
 Watch *watch_free(Watch *w) {
         if (!w)
                 return NULL;
 
-        if (w->context != 0)
-                (void) syscall(SYS_io_destroy, w->context);
-        (void) safe_close(w->fd);
+        release(w);
         free(w);
         return NULL;
 }
@@ -118,38 +123,29 @@ static int set_up_epoll(Watch *w) {
         return 0;
 }
 
-static Watch *watch_alloc(const int *listener_fds, size_t n) {
-        Watch *w;
-
-        w = calloc(1, sizeof(*w) + n * sizeof(w->targets[0]));
-        if (!w)
-                return NULL;
-        w->fd = -EBADF;
-        w->n = n;
-        for (size_t i = 0; i < n; i++)
-                w->targets[i].fd = listener_fds[i];
-        return w;
-}
-
 int watch_new(const int *listener_fds, size_t n, bool every, Watch **ret_watch) {
         _cleanup_(watch_freep) Watch *w = NULL;
-        int r;
+        int r = -EOPNOTSUPP;
 
         assert(listener_fds && n > 0);
         assert(ret_watch);
 
-        w = watch_alloc(listener_fds, n);
+        w = calloc(1, sizeof(*w) + n * sizeof(w->targets[0]));
         if (!w)
                 return -ENOMEM;
-        if (!every || set_up_aio(w) < 0) {
-                w = watch_free(w);
-                w = watch_alloc(listener_fds, n);
-                if (!w)
-                        return -ENOMEM;
+        w->fd = -EBADF;
+        w->n = n;
+        for (size_t i = 0; i < n; i++)
+                w->targets[i].fd = listener_fds[i];
+
+        if (every)
+                r = set_up_aio(w);
+        if (r < 0) {
+                release(w);
                 r = set_up_epoll(w);
-                if (r < 0)
-                        return r;
         }
+        if (r < 0)
+                return r;
         *ret_watch = TAKE_PTR(w);
         return 0;
 }
