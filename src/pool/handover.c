@@ -193,8 +193,9 @@ static int adopt_one(Pool *pool, Adoptee *a, uint64_t now_usec) {
          * its stop signal, if it is to have one, once more. */
         if (w->state == WORKER_KILLING)
                 (void) worker_signal(w, SIGKILL);
-        /* Or while the worker was stopped. Nobody else would know without a cgroup. */
-        (void) worker_signal(w, SIGCONT);
+        /* Or while the worker was stopped: in a cgroup everybody has had his SIGCONT. */
+        if (pool->p.workers_cgroup_fd < 0)
+                (void) worker_signal(w, SIGCONT);
         return 0;
 }
 

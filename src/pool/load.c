@@ -15,7 +15,6 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <sys/epoll.h>
-#include <sys/resource.h>
 
 #include <systemd/sd-event.h>
 
@@ -119,12 +118,6 @@ static void look_at_worker(Pool *pool, Worker *w, bool memory, PlanLoad *load, u
                 w->large = memory_of(&view) > pool->p.config->max_memory;
 }
 
-static bool dumps_core(const Worker *w) {
-        struct rlimit limit;
-
-        return prlimit(w->pid, RLIMIT_CORE, NULL, &limit) >= 0 && limit.rlim_cur > 0;
-}
-
 /* What cannot be told is left out, as is what there is no memory for. */
 static void add_field(char **fields, size_t *n, const char *key, const char *value) {
         if (value[0] != '\0' && asprintf(fields + *n, "%s=%s", key, value) >= 0)
@@ -168,8 +161,6 @@ void load_report_stuck(Pool *pool, Worker *w, bool silent) {
                           view.n_connections, evidence.summary,
                           threads ? "\n" : "", threads ? evidence.threads : "",
                           output[0] ? "\nIt wrote last:\n" : "", output);
-        w->stuck = true;
-        w->aborted = !dumps_core(w);
 }
 
 /* --- all workers --- */
@@ -222,17 +213,18 @@ static PlanLoad look_at_listener(Pool *pool, size_t i, bool memory, uint64_t now
 
 /* Nobody helps out at another listener, so the pool counts as if all were like the busiest one. */
 static void add_listener(Load *l, PlanLoad *load, const PlanLoad *one) {
+        unsigned n_taken = one->n_taken * load->n_step, n_queued = one->n_queued * load->n_step;
+
         l->n_busy += one->n_busy;
         l->n_queued += one->n_queued;
-        l->n_peak = MAX_OF(l->n_peak, one->n_taken * load->n_step);
+        l->n_peak = MAX_OF(l->n_peak, n_taken);
         load->n_busy += one->n_busy;
         load->n_connected += one->n_connected;
-        if (one->n_queued * load->n_step < load->n_queued ||
-            (one->n_queued * load->n_step == load->n_queued && one->n_taken * load->n_step < load->n_taken))
+        if (n_queued < load->n_queued || (n_queued == load->n_queued && n_taken < load->n_taken))
                 return;
         load->n_ready = one->n_ready * load->n_step;
-        load->n_taken = one->n_taken * load->n_step;
-        load->n_queued = one->n_queued * load->n_step;
+        load->n_taken = n_taken;
+        load->n_queued = n_queued;
 }
 
 static void resize(Pool *pool, unsigned n) {

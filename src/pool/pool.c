@@ -25,6 +25,7 @@
 #include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 
 #include <systemd/sd-event.h>
@@ -519,7 +520,7 @@ static void send_stop_signal(Pool *pool, Worker *w, uint64_t now_usec) {
         char name[16], span[64];
         int r;
 
-        if (config->retire == RETIRE_IDLE && !w->stranger && !w->stuck)
+        if (w->retirement) /* it was tried otherwise */
                 worker_log(w, LOG_NOTICE, MESSAGE_WORKER_NOT_IDLE, NULL, "pid %d %s%s, sending %s",
                            (int) w->pid, w->unobservable ? "cannot be observed from outside: " :
                            "had no idle moment within --stop-timeout=",
@@ -571,9 +572,12 @@ static void try_to_end(Pool *pool, Worker *w, bool harder) {
         unsigned n_pauses;
         char field[48];
 
-        w->looked_usec = clock_now_usec();
-        if (!w->retirement && !(w->retirement = calloc(1, sizeof(*w->retirement))))
+        if (!w->retirement)
+                w->retirement = calloc(1, sizeof(*w->retirement));
+        if (!w->retirement) {
+                w->looked_usec = clock_now_usec();
                 return; /* there will be other moments */
+        }
         n_pauses = w->retirement->n_pauses;
         result = retire_try(w->retirement, &(RetireRequest) {
                 .pid = w->pid,
@@ -637,10 +641,14 @@ static void miss_start_timeout(Pool *pool, Worker *w, uint64_t now_usec) {
         slot_failed(pool, w->slot, text, now_usec);
 }
 
-/* It does not heed the stop signal; a core may tell why. */
+/* It does not heed the stop signal; a core, if there may be one, tells why. */
 static void abort_worker(Worker *w) {
-        worker_log(w, LOG_NOTICE, NULL, NULL, "pid %d goes on, sending SIGABRT", (int) w->pid);
+        struct rlimit limit;
+
         w->aborted = true;
+        if (prlimit(w->pid, RLIMIT_CORE, NULL, &limit) < 0 || limit.rlim_cur == 0)
+                return;
+        worker_log(w, LOG_NOTICE, NULL, NULL, "pid %d goes on, sending SIGABRT", (int) w->pid);
         (void) worker_signal(w, SIGABRT);
 }
 
@@ -709,6 +717,7 @@ static uint64_t drive_worker(Pool *pool, Worker *w, unsigned n_retiring, uint64_
                 case PLAN_STUCK:
                 case PLAN_SILENT:
                         load_report_stuck(pool, w, step.verb == PLAN_SILENT);
+                        w->stuck = true;
                         break;
 
                 case PLAN_WEAR_AGE:
