@@ -30,8 +30,8 @@ int pidfd_get_pid(int pidfd, pid_t *ret_pid);
  * process, or we may not see it; -EBADMSG: not understood. */
 int process_get_start_time(pid_t pid, uint64_t *ret_start_time, pid_t *ret_parent, bool *ret_zombie);
 
-/* Proportional set size in bytes, from /proc/PID/smaps_rollup. -ESRCH: no such process; -EACCES: not
- * dumpable. */
+/* Proportional set size in bytes, from /proc/PID/smaps_rollup. -ESRCH: no such process, or no such file
+ * (CONFIG_PROC_PAGE_MONITOR); -EACCES: not dumpable. */
 int process_get_memory(pid_t pid, uint64_t *ret_bytes);
 
 /* A decimal number from the environment a process was started with (/proc/PID/environ), e.g. of

@@ -21,7 +21,6 @@
  * left stopped is either a worker, which the next helper knows, or has a parent that is known. */
 
 #include <errno.h>
-#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/pidfd.h>

@@ -41,8 +41,8 @@ typedef struct RetireRequest {
         uint64_t answered_usec, kept_usec;
 } RetireRequest;
 
-/* One try. Looks first, and stops nobody who is seen busy. Takes as long as a few looks; if the worker has
- * to be stopped for one, it and we wait for that some milliseconds at most. Whoever was stopped is dead or
- * continued afterwards; if we are killed in between, the next helper has to send SIGCONT. A process that
- * is gone is RETIRE_BUSY: its death is on its way. Does not log. */
+/* One try. Looks first, and stops nobody who is seen busy. Takes as long as a few looks, and if the worker
+ * has to be stopped for one, up to 5 ms for each of its processes. Whoever was stopped is dead or continued
+ * afterwards; if we are killed in between, the next helper has to send SIGCONT. A process that is gone is
+ * RETIRE_BUSY: its death is on its way. Does not log. */
 RetireResult retire_try(Retirement *retirement, const RetireRequest *request);
