@@ -529,6 +529,14 @@ static int view_look_at_sockets(View *view, const Look *look, pid_t pid, int pid
         return r;
 }
 
+/* A connection accepted between the looks at the thread and at the sockets is among these, as if it had been
+ * there before. So somebody who accepts counts only if it still does. */
+static bool still_accepts(const Look *look, pid_t pid) {
+        Activity activity = {};
+
+        return view_look_at_thread(look, pid, pid, &activity) >= 0 && activity.accepts;
+}
+
 /* Returns whether the process is there. */
 static bool view_look_at_process(View *view, const Look *look, size_t i) {
         _cleanup_close_ int pidfd = (int) syscall(SYS_pidfd_open, view->processes[i], 0);
@@ -549,7 +557,8 @@ static bool view_look_at_process(View *view, const Look *look, size_t i) {
         if (r < 0 || q < 0)
                 view_set_incomplete(view, r < 0 ? r : q);
         view->waiting |= activity.waits;
-        view->accepting = activity.accepts && activity.n_threads == 1;
+        view->accepting = activity.accepts && activity.n_threads == 1 &&
+                (view->error == 0 || still_accepts(look, view->processes[i]));
         return true;
 }
 
@@ -662,6 +671,22 @@ void observe_view(pid_t pid, int listener_fd, uint64_t listener_inode, View *ret
                 ret->run_nsec = usage.run_nsec;
                 ret->read_chars = usage.read_chars;
         }
+}
+
+int observe_is_connected(const View *view, int listener_fd, uint64_t listener_inode) {
+        Look look = { .listener = socket_name(listener_inode) };
+        int r;
+
+        assert(view);
+        assert(listener_fd >= 0);
+
+        r = socket_address(listener_fd, &look.address);
+        for (size_t i = 0; i < view->n_processes && r == 0; i++) {
+                _cleanup_close_ int pidfd = (int) syscall(SYS_pidfd_open, view->processes[i], 0);
+
+                r = pidfd < 0 ? -errno : process_is_connected(&look, view->processes[i], pidfd);
+        }
+        return r;
 }
 
 /* The state of a thread is behind its name, which may contain anything, ") T" as well. */

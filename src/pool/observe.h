@@ -43,7 +43,8 @@ typedef struct ObservedConnection {
 typedef struct View {
         bool gone;      /* there is no such process any more; nothing else is filled in */
         bool waiting;   /* a thread is asleep waiting for the listener */
-        bool accepting; /* ... in accept, and there is no other thread and no other process */
+        bool accepting; /* ... in accept, and there is no other thread and no other process; with error,
+                         * still so after the sockets were looked at */
         int error;      /* negative errno: connections beside the ones listed cannot be excluded; or 0 */
         uint64_t unknown_sockets; /* with error: a number that changes with the set of sockets that could
                                    * not be looked into */
@@ -76,6 +77,10 @@ typedef struct View {
  * has vanished while we looked, zombies included, is not in the view. If the counters cannot be read, no
  * connection counts as kept. Never fails, does not log. */
 void observe_view(pid_t pid, int listener_fd, uint64_t listener_inode, View *ret);
+
+/* A glance: whether one of the processes of a view now holds a connection accepted from the listener. 1 if
+ * so, 0 if none was found, negative errno if that cannot be told. Does not log. */
+int observe_is_connected(const View *view, int listener_fd, uint64_t listener_inode);
 
 /* What the processes of a view have used. */
 typedef struct Usage {

@@ -1060,6 +1060,10 @@ static void suspend(const View *view) {
         }
 }
 
+static int is_connected(const View *view, int listener_fd) {
+        return observe_is_connected(view, listener_fd, inode_of(listener_fd));
+}
+
 static void resume(const View *view) {
         for (size_t i = 0; i < view->n_processes; i++)
                 EXPECT(kill(view->processes[i], SIGCONT) == 0);
@@ -1350,6 +1354,8 @@ static void expect_scene(const Scene *scene, int listener_fd) {
         EXPECT_EQ(view.processes[0], pid);
 
         suspend(&view);
+        EXPECT_EQ(is_connected(&view, listener_fd), 1);
+        EXPECT_EQ(is_connected(&view, bench.other_fd), 0);
         view = view_of(pid, listener_fd);
         expect_connections(&view, 1, scene->kept);
         (void) usleep(TICK_USEC);
@@ -1435,6 +1441,7 @@ static void expect_waits(Body body, bool waiting, bool accepting, size_t n_proce
         view = view_of(pid, bench.listener_fd);
         expect_connections(&view, 0, 0);
         EXPECT_EQ(view.accepting, accepting);
+        EXPECT_EQ(is_connected(&view, bench.listener_fd), 0);
         if (accepting) {
                 resume(&view);
                 expect_becomes(pid, bench.listener_fd, OBSERVE_GONE);
@@ -1653,11 +1660,13 @@ static void check_unknown_sockets(const Bench *bench, pid_t pid) {
         EXPECT(before.complete && before.waiting && before.accepting);
         EXPECT(before.unknown_sockets != 0);
         EXPECT_EQ(again.unknown_sockets, before.unknown_sockets);
+        EXPECT_EQ(is_connected(&before, bench->listener_fd), -EPERM);
 
         client_fd = connect_to(bench->listener_fd);
         for (unsigned i = 0; i < LOOKS_MAX; i++) {
                 after = view_of(pid, bench->listener_fd);
-                if (after.unknown_sockets != before.unknown_sockets)
+                EXPECT(after.unknown_sockets == before.unknown_sockets || !after.accepting);
+                if (after.unknown_sockets != before.unknown_sockets && !after.waiting)
                         break;
         }
         EXPECT_EQ(after.error, -EPERM);
