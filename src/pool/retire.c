@@ -6,8 +6,8 @@
  * A process that runs may accept a connection between the look and the signal, so only the look at a
  * stopped one counts; the first one is there to stop nobody in vain. It is SIGKILL that follows: any other
  * signal would need the worker to run once more, and then another thread of it may accept before the
- * signal's handler has run. All threads of all processes must have stopped: the tree is listed again
- * afterwards, and who has come since is stopped as well.
+ * signal's handler has run. All threads of all processes must have stopped, and the tree, listed again
+ * afterwards, must be the same: who forks is not idle.
  *
  * Beliefs. A worker that waits on the listener and has no connection loses nothing. One that has none but
  * does not wait either is between two requests, or works on after the response, and only the caller knows
@@ -30,21 +30,13 @@
 #include "observe.h"
 #include "retire.h"
 
-#define STOP_USEC (5 * USEC_PER_MSEC)   /* for one process to stop */
-#define ROUNDS_MAX 3                    /* in which processes may be forked under our hands */
+#define STOP_USEC (5 * USEC_PER_MSEC)   /* for all processes to stop */
 
 typedef struct Stopped {
-        pid_t pids[OBSERVE_PROCESSES_MAX];
         int pidfds[OBSERVE_PROCESSES_MAX]; /* owned, but for the first */
         size_t n;
+        bool paused;            /* it was stopped in vain, or may have been */
 } Stopped;
-
-static bool stopped_contains(const Stopped *s, pid_t pid) {
-        for (size_t i = 0; i < s->n; i++)
-                if (s->pids[i] == pid)
-                        return true;
-        return false;
-}
 
 /* Descendants first. */
 static void stopped_signal(const Stopped *s, int signo) {
@@ -57,47 +49,49 @@ static void stopped_done(Stopped *s) {
                 (void) safe_close(s->pidfds[i]);
 }
 
-/* Whether all threads stand still, for zombies do, in time. */
-static bool wait_until_stopped(pid_t pid) {
-        uint64_t end_usec = usec_add(clock_now_usec(), STOP_USEC);
+/* Whether all threads of a process stand still, for zombies do, in time. */
+static bool wait_until_stopped(pid_t pid, uint64_t end_usec) {
+        for (;;) {
+                int r = observe_is_stopped(pid);
 
-        do {
-                int r;
-
-                (void) sched_yield(); /* it may need our CPU for that */
-                r = observe_is_stopped(pid);
                 if (r != 0)
                         return r > 0 || r == -ESRCH;
-        } while (clock_now_usec() < end_usec);
-        return false;
+                if (clock_now_usec() >= end_usec)
+                        return false;
+                (void) sched_yield(); /* it may need our CPU for that */
+        }
 }
 
-/* Stops what is in the view and not in the set yet. */
-static bool stop_all(Stopped *s, const View *view, int worker_pidfd) {
+/* Sends SIGSTOP to all before anybody is waited for: the pause lasts until the last one has stopped. */
+static bool signal_all(Stopped *s, const View *view, int worker_pidfd) {
         for (size_t i = 0; i < view->n_processes; i++) {
-                pid_t pid = view->processes[i];
-                int pidfd;
+                int pidfd = i == 0 ? worker_pidfd : pidfd_open(view->processes[i], 0);
 
-                if (stopped_contains(s, pid))
-                        continue;
-                if (s->n >= OBSERVE_PROCESSES_MAX)
-                        return false;
-                pidfd = i == 0 ? worker_pidfd : pidfd_open(pid, 0);
                 if (pidfd < 0)
                         return false;
-                s->pids[s->n] = pid;
                 s->pidfds[s->n++] = pidfd;
-                if (pidfd_send_signal(pidfd, SIGSTOP, NULL, 0) < 0 || !wait_until_stopped(pid))
+                if (pidfd_send_signal(pidfd, SIGSTOP, NULL, 0) < 0)
                         return false;
         }
         return true;
 }
 
-static bool all_are_stopped(const Stopped *s, const View *view) {
-        for (size_t i = 0; i < view->n_processes; i++)
-                if (!stopped_contains(s, view->processes[i]))
+static bool wait_until_all_stopped(Stopped *s, const View *view) {
+        uint64_t end_usec = usec_add(clock_now_usec(), STOP_USEC);
+
+        for (size_t i = 0; i < view->n_processes; i++) {
+                if (!wait_until_stopped(view->processes[i], end_usec))
                         return false;
+                s->paused = true;
+        }
         return true;
+}
+
+/* Whoever has come since is work begun, and a pid that was another's before we had a hold of it is not in
+ * the tree any more. */
+static bool has_same_processes(const View *view, const View *before) {
+        return view->n_processes == before->n_processes &&
+                memcmp(view->processes, before->processes, view->n_processes * sizeof(pid_t)) == 0;
 }
 
 /* Nothing has happened on the kept connections, as far as the last view of them goes. */
@@ -145,19 +139,20 @@ static bool is_idle(const Retirement *t, const View *before, const View *view, b
 
 static bool stop_and_look(const Retirement *t, const RetireRequest *request, const View *before,
                           Stopped *stopped) {
-        View view = *before;
+        View view;
 
-        for (unsigned i = 0; i < ROUNDS_MAX; i++) {
-                if (!stop_all(stopped, &view, request->pidfd))
-                        return false;
-                observe_view(request->pid, request->listener_fd, request->listener_inode, &view);
-                if (!all_are_stopped(stopped, &view))
-                        continue;
-                /* A pid that was another's before we had a hold of it is not in the tree any more. */
-                return view.n_processes == stopped->n &&
-                        is_idle(t, before, &view, request->unconnected);
+        if (!signal_all(stopped, before, request->pidfd))
+                return false;
+        /* What has just been accepted is seen sooner than all threads have stopped. */
+        if (before->n_connections == 0 &&
+            observe_is_connected(before, request->listener_fd, request->listener_inode) > 0) {
+                stopped->paused = true;
+                return false;
         }
-        return false;
+        if (!wait_until_all_stopped(stopped, before))
+                return false;
+        observe_view(request->pid, request->listener_fd, request->listener_inode, &view);
+        return has_same_processes(&view, before) && is_idle(t, before, &view, request->unconnected);
 }
 
 /* Whether that has been so for too long. */
@@ -172,7 +167,6 @@ static bool remains_unknown(Retirement *t) {
 RetireResult retire_try(Retirement *t, const RetireRequest *request) {
         _cleanup_(stopped_done) Stopped stopped = {};
         uint64_t since_usec;
-        bool paused;
         View view;
 
         assert(t);
@@ -197,11 +191,9 @@ RetireResult retire_try(Retirement *t, const RetireRequest *request) {
                 return RETIRE_KILLED;
         }
 
-        /* SIGCONT takes a SIGSTOP back that has not arrived. */
-        paused = stopped.n > 1 || observe_is_stopped(request->pid) != 0;
-        stopped_signal(&stopped, SIGCONT);
+        stopped_signal(&stopped, SIGCONT); /* which also takes a SIGSTOP back that has not arrived */
         t->kept_since_usec = 0;
-        if (!paused)
+        if (!stopped.paused)
                 return RETIRE_BUSY;
         t->pause_usec = usec_sub(clock_now_usec(), since_usec);
         t->pause_max_usec = MAX_OF(t->pause_max_usec, t->pause_usec);

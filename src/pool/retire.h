@@ -42,7 +42,7 @@ typedef struct RetireRequest {
 } RetireRequest;
 
 /* One try. Looks first, and stops nobody who is seen busy. Takes as long as a few looks, and if the worker
- * has to be stopped for one, up to 5 ms for each of its processes. Whoever was stopped is dead or continued
- * afterwards; if we are killed in between, the next helper has to send SIGCONT. A process that is gone is
- * RETIRE_BUSY: its death is on its way. Does not log. */
+ * has to be stopped for one, up to 5 ms more. Whoever was stopped is dead or continued afterwards; if we are
+ * killed in between, the next helper has to send SIGCONT. A process that is gone is RETIRE_BUSY: its death
+ * is on its way. Does not log. */
 RetireResult retire_try(Retirement *retirement, const RetireRequest *request);
