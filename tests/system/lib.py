@@ -500,9 +500,16 @@ class Pool:
     def wait_show(self, prop, value, timeout=10):
         return wait_show(self.service, prop, value, timeout)
 
+    def find_main_pid(self):
+        """Pid of the helper, 0 if there is none."""
+        return int(self.show('MainPID'))
+
     @property
     def main_pid(self):
-        return int(self.show('MainPID'))
+        """Pid of the helper, which is there: a signal to 0 would reach ourselves."""
+        pid = self.find_main_pid()
+        assert pid > 0, f'{self.service} has no main process: {self.active_state}'
+        return pid
 
     @property
     def status_text(self):
@@ -530,7 +537,7 @@ class Pool:
         if (self.cgroup / 'workers').is_dir():
             others = set(cgroup_pids(self.cgroup / 'workers'))
         else:
-            main = self.main_pid
+            main = self.find_main_pid()
             others = {pid for pid in self.processes() if pid != main}
         return sorted(pid for pid in others if parent(pid) not in others)
 

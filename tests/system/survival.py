@@ -302,8 +302,9 @@ def strike_under_load(event, pools):
         if strangers:
             window.violations.append(f'{pool.name}: requests answered by {sorted(strangers)}, who are no workers of '
                                      'before or after')
-        if (pool.main_pid == helpers[pool]) != event.same_helper:
-            window.violations.append(f'{pool.name}: main process {helpers[pool]} has become {pool.main_pid}')
+        helper = pool.find_main_pid()
+        if (helper == helpers[pool]) != event.same_helper:
+            window.violations.append(f'{pool.name}: main process {helpers[pool]} has become {helper}')
         window.violations += [f'{pool.name}: logged: {entry["MESSAGE"]}' for entry in pool.journal(cursor)
                               if int(entry.get('PRIORITY', 6)) <= LOG_ERR
                               and entry.get('_PID') != '1']

@@ -84,7 +84,7 @@ class Chaos:
         }
 
     def signal_helper(self, pool, signo):
-        pid = pool.main_pid
+        pid = pool.find_main_pid()
         if pid:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signo)
