@@ -675,18 +675,16 @@ void observe_view(pid_t pid, int listener_fd, uint64_t listener_inode, View *ret
 
 int observe_is_connected(const View *view, int listener_fd, uint64_t listener_inode) {
         Look look = { .listener = socket_name(listener_inode) };
-        int r;
+        int errors[OBSERVE_PROCESSES_MAX] = {}, error = 0, r;
 
         assert(view);
         assert(listener_fd >= 0);
 
         r = socket_address(listener_fd, &look.address);
-        for (size_t i = 0; i < view->n_processes && r == 0; i++) {
-                _cleanup_close_ int pidfd = (int) syscall(SYS_pidfd_open, view->processes[i], 0);
-
-                r = pidfd < 0 ? -errno : process_is_connected(&look, view->processes[i], pidfd);
-        }
-        return r;
+        if (r < 0)
+                return r;
+        return tree_observe_connections(&look, view->processes, errors, view->n_processes, &error) ==
+                OBSERVE_CONNECTED ? 1 : error;
 }
 
 /* The state of a thread is behind its name, which may contain anything, ") T" as well. */
