@@ -47,12 +47,16 @@
                 exit(77);                       \
         } while (0)
 
+static inline bool is_under_valgrind(void) {
+        const char *preload = getenv("LD_PRELOAD");
+
+        return preload && strstr(preload, "vgpreload");
+}
+
 /* The rest of the program cannot be run under valgrind: an execve() that fails kills it ("I can't recover"), it does
  * not know pidfd_send_signal(2), and it is itself what /proc/self/exe is. */
 static inline void not_under_valgrind(void) {
-        const char *preload = getenv("LD_PRELOAD");
-
-        if (preload && strstr(preload, "vgpreload"))
+        if (is_under_valgrind())
                 SKIP("the rest asks for what valgrind has not: an execve() that fails, pidfds, /proc/self/exe");
 }
 
