@@ -31,6 +31,7 @@
 
 #include "adopt.h"
 #include "cgroup.h"
+#include "fd-limits.h"
 #include "guardian.h"
 #include "jobs.h"
 #include "log.h"
@@ -48,11 +49,6 @@
 #define GUARDIAN_PAUSE_USEC (1 * USEC_PER_SEC)
 #define JOB_QUESTION_USEC (5 * USEC_PER_SEC) /* the workers serve meanwhile */
 #define STATUS_SIZE 768U
-/* Descriptors beside a pidfd and a journal stream per worker: listeners, epoll, timers, and those of workers
- * between fork and exec. */
-#define FDS_RESERVED 160U
-/* What is in the FD store beside the workers: state, leash, control, and some room. */
-#define FDS_STORED 16U
 
 struct Manager {
         const Config *config;
@@ -445,7 +441,7 @@ static int start_guardian(Manager *m) {
 /* --- taking over --- */
 
 static int check_fd_limit(const Config *config, Problem *ret_problem) {
-        rlim_t needed = (rlim_t) config->n_workers * 3 + FDS_RESERVED;
+        rlim_t needed = fd_limits_open_files(config->n_workers);
         struct rlimit limit;
 
         if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
@@ -463,12 +459,12 @@ static int check_fd_limit(const Config *config, Problem *ret_problem) {
 static void check_store_size(const Manager *m) {
         const char *e = getenv("FDSTORE");
         unsigned long size = e ? strtoul(e, NULL, 10) : UINT32_MAX;
-        unsigned needed = m->config->n_workers * 2 + FDS_STORED;
+        uint64_t needed = fd_limits_stored(m->config->n_workers);
 
         if (size < needed)
                 say(m, LOG_WARNING, MESSAGE_DEGRADED,
-                    "FileDescriptorStoreMax=%lu is too small for %u workers, expected at least %u", size,
-                    m->config->n_workers, needed);
+                    "FileDescriptorStoreMax=%lu is too small for %u workers, expected at least %" PRIu64,
+                    size, m->config->n_workers, needed);
 }
 
 /* Reads what the helper before us has written. What cannot be read is told, and written over. */
