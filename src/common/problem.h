@@ -14,6 +14,7 @@
 
 /* LSB and systemd meanings (systemd.exec(5), "Process Exit Codes"), sysexits.h for the rest. */
 enum {
+        EXIT_STATUS_FINDINGS = 1,           /* fcgi-poolctl check has found something */
         EXIT_STATUS_INVALID_ARGUMENT = 2,   /* unknown option, bad value, no command */
         EXIT_STATUS_NOT_IMPLEMENTED = 3,    /* an option that this version does not support yet */
         EXIT_STATUS_NO_PERMISSION = 4,      /* root without --allow-root, a capability that is not held */

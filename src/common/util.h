@@ -73,6 +73,37 @@ static inline char **strv_free(char **strv) {
 
 DEFINE_TRIVIAL_CLEANUP_FUNC(char **, strv_free);
 
+/* Appends s, which is freed on failure and may be NULL, to a NULL-terminated array, which may be NULL too.
+ * -ENOMEM, also for no s. */
+static inline int strv_consume(char ***strv, char *s) {
+        size_t n = 0;
+        char **bigger;
+
+        while (*strv && (*strv)[n])
+                n++;
+        bigger = s ? reallocarray(*strv, n + 2, sizeof(char *)) : NULL;
+        if (!bigger) {
+                free(s);
+                return -ENOMEM;
+        }
+        bigger[n] = s;
+        bigger[n + 1] = NULL;
+        *strv = bigger;
+        return 0;
+}
+
+/* Appends a copy of s. */
+static inline int strv_extend(char ***strv, const char *s) {
+        return strv_consume(strv, strdup(s));
+}
+
+static inline bool strv_contains(char *const *strv, const char *s) {
+        for (; strv && *strv; strv++)
+                if (streq(*strv, s))
+                        return true;
+        return false;
+}
+
 static inline uint64_t usec_add(uint64_t a, uint64_t b) {
         return a > USEC_INFINITY - b ? USEC_INFINITY : a + b;
 }
