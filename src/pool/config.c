@@ -312,7 +312,9 @@ static int set_surge(Parser *p, const char *value) {
         if (*end != '\0' && (n > 100 || !streq(end, "%")))
                 return -EINVAL;
 
-        return -EOPNOTSUPP;
+        p->config->surge = n;
+        p->config->surge_is_percentage = *end == '%';
+        return 0;
 }
 
 static int set_probe(Parser *p, const char *value) {
@@ -480,8 +482,7 @@ static int set_version(Parser *p, const char *value) {
         OPTION("allow-root", 0, NULL, set_allow_root,                                                   \
                "     --allow-root           Run workers as root; refused otherwise\n")                  \
         OPTION("surge", 0, "a number from 1 to 16384 or a percentage from 1% to 100%", set_surge,       \
-               "     --surge=N|N%           Extra workers during a rolling replacement (not\n"          \
-               "                            supported yet)\n")                                          \
+               "     --surge=N|N%           Replace so many workers at a time (default: 25%)\n")        \
         OPTION("probe", 0, "a path that begins with / and has no blanks", set_probe,                    \
                "     --probe=PATH           GET that the first worker of a new generation must\n"       \
                "                            answer (not supported yet)\n")                              \
@@ -871,6 +872,8 @@ static Config *config_new_default(unsigned n_cpus) {
                 .start_timeout_usec = 30 * USEC_PER_SEC,
                 .retire = RETIRE_IDLE,
                 .max_lifetime_usec = USEC_INFINITY,
+                .surge = 25,
+                .surge_is_percentage = true,
                 .max_memory = UINT64_MAX,
                 .request_timeout_usec = USEC_INFINITY,
                 .listener = LISTENER_AS_PASSED,

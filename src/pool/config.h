@@ -37,6 +37,8 @@ typedef struct Config {
         uint64_t stop_timeout_usec;   /* USEC_INFINITY: never SIGKILL */
         uint64_t start_timeout_usec;  /* USEC_INFINITY: wait for ever */
         RetireMode retire;
+        unsigned surge;               /* successors at a time in a roll: a number >= 1, ... */
+        bool surge_is_percentage;     /* ... or that many in a hundred slots, 1..100 */
         uint64_t max_lifetime_usec;   /* USEC_INFINITY: none */
         uint64_t max_memory;          /* bytes; UINT64_MAX: none */
         uint64_t request_timeout_usec; /* USEC_INFINITY: none */

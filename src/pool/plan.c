@@ -241,9 +241,17 @@ bool plan_budget_is_spent(const Config *config, uint64_t early_death_usec, uint6
         return early_death_usec > 0 && usec_sub(now_usec, early_death_usec) < config->crash_budget_usec;
 }
 
+unsigned plan_surge(const Config *config, unsigned n_slots) {
+        uint64_t n = config->surge;
+
+        if (config->surge_is_percentage)
+                n = (uint64_t) n_slots * n / 100;
+        return (unsigned) MAX_OF(n, UINT64_C(1));
+}
+
 bool plan_slot_spawns(const PlanSlot *slot, const PlanCrowd *crowd, uint64_t now_usec,
                       uint64_t *ret_again_usec) {
-        unsigned surge = crowd->proven ? MAX_OF(crowd->n_slots / 4, 1U) : 1;
+        unsigned surge = crowd->proven ? crowd->surge : 1;
 
         assert(slot);
         assert(crowd);

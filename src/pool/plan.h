@@ -122,18 +122,20 @@ typedef struct PlanSlot {
 
 /* What is known of all slots. */
 typedef struct PlanCrowd {
-        unsigned n_slots;
         unsigned n_executing;     /* workers whose execve() has not been confirmed yet */
         unsigned n_replacing;     /* successors that are starting */
         unsigned n_retiring;      /* workers that are to end */
         bool proven;              /* a worker of the newest generation has become ready */
+        unsigned surge;           /* plan_surge() */
 } PlanCrowd;
 
+/* How many successors may start at a time in a pool of n_slots: --surge, at least 1. */
+unsigned plan_surge(const Config *config, unsigned n_slots);
+
 /* Whether a worker is to be spawned for the slot now: into an empty slot, or as the successor of an
- * outdated worker. Successors start one at a time until one has proven the new generation good, then for
- * a quarter of the slots at a time; those of worn workers one at a time, and the predecessor must be gone
- * before the next one. If not, *ret_again_usec says when to ask again; USEC_INFINITY: after
- * the next event. */
+ * outdated worker. Successors start one at a time until one has proven the new generation good, then as many
+ * as surge says; those of worn workers one at a time, and the predecessor must be gone before the next one.
+ * If not, *ret_again_usec says when to ask again; USEC_INFINITY: after the next event. */
 bool plan_slot_spawns(const PlanSlot *slot, const PlanCrowd *crowd, uint64_t now_usec,
                       uint64_t *ret_again_usec);
 

@@ -408,11 +408,11 @@ static uint64_t fill_slots(Pool *pool, uint64_t now_usec) {
         uint64_t next_usec = USEC_INFINITY, again_usec;
         Counts c = count(pool);
         PlanCrowd crowd = {
-                .n_slots = n_slots,
                 .n_executing = c.n_executing,
                 .n_replacing = c.n_replacing,
                 .n_retiring = c.per_state[WORKER_RETIRING] + c.per_state[WORKER_KILLING],
                 .proven = pool->proven,
+                .surge = plan_surge(pool->p.config, n_slots),
         };
         bool any = false;
 

@@ -38,7 +38,7 @@ BAD_VALUES = {
     'request-timeout': (['--request-timeout=0'], 'a time span above 0'),
 }
 # Options of a later version: never accepted and ignored.
-LATER = ['--surge=25%', '--probe=/ping']
+LATER = ['--probe=/ping']
 
 
 @pytest.fixture

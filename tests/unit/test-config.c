@@ -120,6 +120,8 @@ static void defaults(void) {
         EXPECT_EQ(c->retire, RETIRE_IDLE);
         EXPECT_EQ(c->listener, LISTENER_AS_PASSED);
         EXPECT_EQ(c->crash_budget, 10);
+        EXPECT_EQ(c->surge, 25);
+        EXPECT(c->surge_is_percentage);
         EXPECT_EQ(c->crash_budget_usec, 10 * USEC_PER_SEC);
         EXPECT_EQ(c->worker_capabilities, 0);
         EXPECT(!c->socket_activation && !c->allow_root && !c->check && !c->help && !c->version);
@@ -323,18 +325,32 @@ static void retire(void) {
         REFUSE_VALUES("expected idle or signal", "--retire=", "--retire=Idle", "--retire=never");
 }
 
+static void expect_surge(const char *option, unsigned n, bool percentage) {
+        _cleanup_(config_freep) Config *c = accept_option(option);
+
+        EXPECT_EQ(c->surge, n);
+        EXPECT_EQ(c->surge_is_percentage, percentage);
+}
+
+static void surge(void) {
+        expect_surge("--surge=1", 1, false);
+        expect_surge("--surge=16384", 16384, false);
+        expect_surge("--surge=1%", 1, true);
+        expect_surge("--surge=25%", 25, true);
+        expect_surge("--surge=100%", 100, true);
+        REFUSE_VALUES(SURGE_EXPECTED, "--surge=", "--surge=0", "--surge=0%", "--surge=101%", "--surge=16385",
+                      "--surge=%", "--surge=-1", "--surge=25%%", "--surge=25 %", "--surge=2x",
+                      "--surge=1.5");
+}
+
 static void not_supported_yet(void) {
         static const char *const later[] = {
-                "--surge=1", "--surge=16384", "--surge=25%", "--surge=100%", "--surge=1%",
                 "--probe=/", "--probe=/health?full=1",
         };
 
         for (size_t i = 0; i < ELEMENTSOF(later); i++)
                 refuse_option(later[i], -EOPNOTSUPP, NOT_YET);
 
-        REFUSE_VALUES(SURGE_EXPECTED, "--surge=", "--surge=0", "--surge=0%", "--surge=101%", "--surge=16385",
-                      "--surge=%", "--surge=-1", "--surge=25%%", "--surge=25 %", "--surge=2x",
-                      "--surge=1.5");
         REFUSE_VALUES(PROBE_EXPECTED, "--probe=", "--probe=health", "--probe=http://x/", "--probe=/a b",
                       "--probe=/\xc3\xa4");
         REFUSE(-EINVAL, 2, "--probe=/\\r\\nX: " PROBE_EXPECTED, "--probe=/\r\nX");
@@ -779,7 +795,7 @@ static void help_tells_the_defaults(void) {
 
 TEST_MAIN(TEST(defaults), TEST(workers), TEST(name), TEST(ready), TEST(stop_signal), TEST(signal_names),
           TEST(timeouts),
-          TEST(retire), TEST(not_supported_yet), TEST(worn_and_stuck), TEST(crash_budget), TEST(listener),
+          TEST(retire), TEST(surge), TEST(not_supported_yet), TEST(worn_and_stuck), TEST(crash_budget), TEST(listener),
           TEST(worker_capabilities),
           TEST(flags), TEST(help_and_version), TEST(separate_values), TEST(last_one_wins),
           TEST(unknown_options),

@@ -347,7 +347,7 @@ static void worn_slots(void) {
 
         for (unsigned n_replacing = 0; n_replacing < 2; n_replacing++)
                 for (unsigned n_retiring = 0; n_retiring < 2; n_retiring++) {
-                        PlanCrowd c = { .n_slots = 100, .n_replacing = n_replacing, .n_retiring = n_retiring,
+                        PlanCrowd c = { .surge = 25, .n_replacing = n_replacing, .n_retiring = n_retiring,
                                         .proven = true };
 
                         EXPECT_EQ(plan_slot_spawns(&s, &c, T0, &again), n_replacing + n_retiring == 0);
@@ -545,11 +545,29 @@ static void budget(void) {
         EXPECT(plan_budget_is_spent(&c, 1, UINT64_MAX - 1));
 }
 
+static void surge(void) {
+        static const struct {
+                unsigned surge;
+                bool percentage;
+                unsigned n_slots, expected;
+        } cases[] = {
+                { 25, true, 1, 1 }, { 25, true, 7, 1 }, { 25, true, 8, 2 }, { 25, true, 1000, 250 }, { 100, true, 6, 6 },
+                { 1, true, 99, 1 }, { 1, true, 200, 2 }, { 100, true, WORKERS_MAX, WORKERS_MAX }, { 25, true, 0, 1 },
+                { 1, false, 100, 1 }, { 3, false, 2, 3 }, { WORKERS_MAX, false, 1, WORKERS_MAX },
+        };
+
+        for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+                Config c = { .surge = cases[i].surge, .surge_is_percentage = cases[i].percentage };
+
+                EXPECT_EQ(plan_surge(&c, cases[i].n_slots), cases[i].expected);
+        }
+}
+
 static void slots(void) {
         unsigned n_spawned = 0, n_kept = 0;
 
         for (unsigned facts = 0; facts < 32; facts++)
-                for (unsigned n_slots = 1; n_slots <= 9; n_slots += 4)
+                for (unsigned surge = 1; surge <= 3; surge++)
                         for (unsigned n_replacing = 0; n_replacing <= 3; n_replacing++)
                                 for (unsigned n = PLAN_EXECUTING_MAX - 1; n <= PLAN_EXECUTING_MAX + 1; n++)
                                         for (int d = -1; d <= 1; d++) {
@@ -561,15 +579,15 @@ static void slots(void) {
                                                         .not_before_usec = T0,
                                                 };
                                                 PlanCrowd c = {
-                                                        .n_slots = n_slots,
+                                                        .surge = surge,
                                                         .n_executing = n,
                                                         .n_replacing = n_replacing,
                                                         .proven = facts & 16,
                                                 };
-                                                unsigned surge = !c.proven || n_slots < 8 ? 1 : n_slots / 4;
                                                 bool may = s.wanted && n < PLAN_EXECUTING_MAX &&
                                                         (!s.filled ||
-                                                         (s.outdated && !s.replacing && n_replacing < surge));
+                                                         (s.outdated && !s.replacing &&
+                                                          n_replacing < (c.proven ? surge : 1)));
                                                 uint64_t again = 7;
                                                 bool spawns = plan_slot_spawns(&s, &c, T0 + (uint64_t) d, &again);
 
@@ -648,4 +666,4 @@ TEST_MAIN(TEST(worker_exhaustively), TEST(looks_are_few_and_soon_enough),
           TEST(retiring), TEST(tries_are_bounded), TEST(stuck), TEST(worn), TEST(worn_slots), TEST(kept),
           TEST(load_exhaustively), TEST(looks_at_a_burst), TEST(looks_without_bounds), TEST(quiet), TEST(deaths),
           TEST(backoff),
-          TEST(budget), TEST(slots), TEST(pool_exhaustively))
+          TEST(budget), TEST(surge), TEST(slots), TEST(pool_exhaustively))
