@@ -8,9 +8,9 @@
 #include "util.h"
 
 /* Open files of the helper, RLIMIT_NOFILE: a pidfd, a journal stream and an exec pipe per worker; beside
- * them listeners, epoll, timers, and what is open between fork and exec. */
+ * them listeners, epoll, timers, callers, and what is open between fork and exec. */
 static inline uint64_t fd_limits_open_files(unsigned n_workers) {
-        return (uint64_t) n_workers * 3 + 160;
+        return (uint64_t) n_workers * 3 + 240;
 }
 
 /* The FD store: a pidfd per worker and one for its successor; beside them state, leash, control, and some

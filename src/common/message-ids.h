@@ -34,9 +34,11 @@
 #define MESSAGE_STRANGER_CLOSED        "64c6c7fe22be4b748cf63dbcaff3f4e4"
 #define MESSAGE_SIGNAL_IGNORED         "abb4469bda4540c2a8d0fb45e777aed8"
 
-/* Taking over from another helper, and leaving to the next one. */
+/* Taking over from another helper, and leaving to the next one. REPLACED has GENERATION=, N_REPLACED=,
+ * N_KILLED=, ROLL_USEC=, DRAIN_USEC=, N_QUEUED= and N_OVERFLOWS=. */
 #define MESSAGE_ADOPTED                "c132d5fcd8dd450c8cb439ab659940ad"
 #define MESSAGE_ROLLED                 "41cf58313f054389bc00eb9b889ad0b3"
+#define MESSAGE_REPLACED               "70b52c97d7f448a4a2b2d495fc09b8ba"
 #define MESSAGE_ROLLING                "84375774b5d64d40ba6472910e5a369a"
 #define MESSAGE_WORKERS_LEFT           "9b32145ec52c4da3b34fcbcc9a93f6e9"
 #define MESSAGE_LEFTOVERS_KILLED       "c577c909d1734ba293f970b1b291cdcd"

@@ -16,7 +16,6 @@
 enum {
         EXIT_STATUS_FINDINGS = 1,           /* fcgi-poolctl check has found something */
         EXIT_STATUS_INVALID_ARGUMENT = 2,   /* unknown option, bad value, no command */
-        EXIT_STATUS_NOT_IMPLEMENTED = 3,    /* an option that this version does not support yet */
         EXIT_STATUS_NO_PERMISSION = 4,      /* root without --allow-root, a capability that is not held */
         EXIT_STATUS_NOT_INSTALLED = 5,      /* the command does not exist or cannot be executed */
         EXIT_STATUS_NOT_CONFIGURED = 6,     /* no listener, or a descriptor that is not one */

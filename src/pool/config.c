@@ -5,17 +5,14 @@
  *
  * OPTION_TABLE is the only list of options. The parser's rows and the text of --help are both made from it,
  * so an option cannot exist without its help. A setter gets one value, checks and stores it, and returns
- * -EINVAL, -ERANGE, -EOPNOTSUPP or -ENOMEM; the words for that are put together in one place, from what the
- * row says was expected.
+ * -EINVAL, -ERANGE or -ENOMEM; the words for that are put together in one place, from what the row says was
+ * expected.
  *
  * Parsed by hand and not with getopt_long(3): that writes messages of its own, keeps its position in
  * globals and takes any unambiguous abbreviation, which a later version with one more option would break in
  * units that already exist. Options end at "--" or at the first argument that is none; everything behind is
  * the command's. A value may be given as "--opt=value" or as the next argument, which is never "--": a
  * forgotten value must not swallow the mark that the unit's ExecStart= relies on.
- *
- * An option of a later version is checked like any other and then refused: accepted and ignored would be
- * worse.
  *
  * The command is looked up here as execvp(3) would, so that a typing error is known before anything has
  * been started, and so that a changed PATH cannot give two workers of one pool different programs. Whether
@@ -211,20 +208,22 @@ static int set_workers(Parser *p, const char *value) {
         return 0;
 }
 
+static int replace_string(char **s, const char *value) {
+        char *copy = strdup(value);
+
+        if (!copy)
+                return -ENOMEM;
+        free(*s);
+        *s = copy;
+        return 0;
+}
+
 static int set_name(Parser *p, const char *value) {
         size_t l = strspn(value, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789:_.@\\-");
-        char *name;
 
         if (value[l] != '\0' || l > NAME_LENGTH_MAX)
                 return -EINVAL;
-
-        name = strdup(value);
-        if (!name)
-                return -ENOMEM;
-
-        free(p->config->name);
-        p->config->name = name;
-        return 0;
+        return replace_string(&p->config->name, value);
 }
 
 static const char *const ready_modes[] = {
@@ -326,7 +325,7 @@ static int set_probe(Parser *p, const char *value) {
                 if (*c <= ' ' || *c > '~')
                         return -EINVAL;
 
-        return -EOPNOTSUPP;
+        return replace_string(&p->config->probe, value);
 }
 
 static int set_max_lifetime(Parser *p, const char *value) {
@@ -484,8 +483,8 @@ static int set_version(Parser *p, const char *value) {
         OPTION("surge", 0, "a number from 1 to 16384 or a percentage from 1% to 100%", set_surge,       \
                "     --surge=N|N%           Replace so many workers at a time (default: 25%)\n")        \
         OPTION("probe", 0, "a path that begins with / and has no blanks", set_probe,                    \
-               "     --probe=PATH           GET that the first worker of a new generation must\n"       \
-               "                            answer (not supported yet)\n")                              \
+               "     --probe=PATH           Replace no worker before a new one has answered GET\n"      \
+               "                            PATH\n")                                                    \
         OPTION("max-lifetime", 0, SPAN_OR_INFINITY, set_max_lifetime,                                   \
                "     --max-lifetime=SPAN    Replace a worker of this age\n")                            \
         OPTION("max-memory", 0, "a size above 0, such as 128M or 1.5G, or infinity", set_max_memory,    \
@@ -616,9 +615,6 @@ static int refuse_value(
         switch (error) {
         case -ENOMEM:
                 return refuse_no_memory(ret_problem);
-        case -EOPNOTSUPP:
-                return problem_set(ret_problem, EXIT_STATUS_NOT_IMPLEMENTED, -EOPNOTSUPP,
-                                   "--%s=%s: not supported yet in this version", option->name, shown);
         case -ERANGE:
                 return problem_set(ret_problem, EXIT_STATUS_INVALID_ARGUMENT, -EINVAL,
                                    "--%s=%s: too large, expected %s", option->name, shown, option->expected);
@@ -723,7 +719,10 @@ static int check_options(const Config *c, Problem *ret_problem) {
                                    "--ready=%s: expected a time span shorter than --start-timeout=%s",
                                    clock_format_span(delay, sizeof(delay), c->ready_delay_usec),
                                    clock_format_span(timeout, sizeof(timeout), c->start_timeout_usec));
-
+        if (c->probe && c->socket_activation)
+                return problem_set(ret_problem, EXIT_STATUS_INVALID_ARGUMENT, -EINVAL,
+                                   "--probe=%s: expected no --socket-activation, the probe speaks FastCGI",
+                                   c->probe);
         return 0;
 }
 
@@ -932,6 +931,7 @@ Config *config_free(Config *config) {
                 return NULL;
 
         free(config->name);
+        free(config->probe);
         strv_free(config->command);
         free(config->executable);
         free(config);

@@ -37,6 +37,7 @@ typedef struct Config {
         uint64_t stop_timeout_usec;   /* USEC_INFINITY: never SIGKILL */
         uint64_t start_timeout_usec;  /* USEC_INFINITY: wait for ever */
         RetireMode retire;
+        char *probe;                  /* --probe, or NULL */
         unsigned surge;               /* successors at a time in a roll: a number >= 1, ... */
         bool surge_is_percentage;     /* ... or that many in a hundred slots, 1..100 */
         uint64_t max_lifetime_usec;   /* USEC_INFINITY: none */
@@ -57,9 +58,8 @@ typedef struct Config {
 
 /* Parses argv. With help or version set nothing else is looked at. n_cpus is what "auto" stands for (>=
  * 1), path is the value of PATH (may be NULL: the default of execvp(3)). Sets *ret_config, to be freed
- * with config_free(). On failure fills *ret_problem and returns -EINVAL (bad input), -EOPNOTSUPP (not
- * supported yet), -ENOENT or -EACCES (the command is missing or not an executable file) or -ENOMEM. Does
- * not log. */
+ * with config_free(). On failure fills *ret_problem and returns -EINVAL (bad input), -ENOENT or -EACCES (the
+ * command is missing or not an executable file) or -ENOMEM. Does not log. */
 int config_new(int argc, char **argv, unsigned n_cpus, const char *path, Config **ret_config,
                Problem *ret_problem);
 Config *config_free(Config *config);

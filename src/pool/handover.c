@@ -79,12 +79,14 @@ static void mark_restart(Pool *pool) {
 
 int pool_save(Pool *pool, StateLife life) {
         _cleanup_free_ StateWorker *records = NULL;
-        size_t n_max = pool->p.config->n_workers;
+        size_t n_max = pool->n_slots;
         State state = {
                 .life = life,
                 .generation = pool->generation,
                 .rolling = pool->rolling,
                 .started = pool->phase == POOL_SERVING,
+                .held = pool->held,
+                .n_workers_set = pool->size_is_set ? pool->size.n_workers : 0,
         };
 
         if (!pool->p.state_file)
@@ -106,7 +108,7 @@ int pool_save(Pool *pool, StateLife life) {
         for (const Worker *w = pool->dead; w; w = w->next)
                 if (!w->stranger && w->state != WORKER_DEAD)
                         records[state.n_workers++] = record_of(w);
-        for (unsigned i = 0; i < pool->p.config->n_workers; i++)
+        for (unsigned i = 0; i < pool->n_slots; i++)
                 if (pool->slots[i].intended)
                         records[state.n_workers++] = (StateWorker) {
                                 .slot = i,
@@ -187,6 +189,7 @@ static int adopt_one(Pool *pool, Adoptee *a, uint64_t now_usec) {
                 return r;
         /* Over execve() in place the store is as we left it. */
         w->stored = a->stored || (pool->p.listeners->reexecuted && a->kind == ADOPT_WORKER);
+        w->retired_usec = worker_is_current(w) ? 0 : now_usec;
         pool_add_worker(pool, w);
         pool_store_worker(pool, w);
         /* The helper before us may have died between the decision and the signal. A retiring worker gets
@@ -238,12 +241,14 @@ static void assign_slots(Pool *pool) {
         for (Worker *w = pool->workers; w; w = w->next) {
                 Slot *slot = pool_slot_of(pool, w);
 
+                if (slot)
+                        slot->used = true;
                 if (slot && worker_is_current(w) && is_better(w, slot->current))
                         slot->current = w;
         }
 
         /* As many as there were, and no listener without. */
-        for (unsigned i = pool->n_wanted; i < pool->p.config->n_workers; i++)
+        for (unsigned i = pool->n_wanted; i < pool->n_slots; i++)
                 if (pool->slots[i].current)
                         pool->n_wanted = plan_workers(pool->p.config, i + 1,
                                                       (unsigned) pool->p.listeners->n_listeners);
@@ -273,7 +278,7 @@ static bool any_serves(const Pool *pool) {
 }
 
 static bool any_outdated(const Pool *pool) {
-        for (unsigned i = 0; i < pool->p.config->n_workers; i++)
+        for (unsigned i = 0; i < pool->n_slots; i++)
                 if (pool->slots[i].current && pool_is_outdated(pool, pool->slots[i].current))
                         return true;
         return false;
@@ -285,12 +290,21 @@ static bool any_outdated(const Pool *pool) {
  * continued. */
 static void decide_roll(Pool *pool, const State *state, bool *ret_serving) {
         bool restarted = state ? state->life == STATE_LIFE_RESTARTED : pool->p.listeners->restarted;
-        bool serving = (!state || state->started) && any_serves(pool);
+        bool held = state && state->held && !restarted;
+        bool serving = (!state || state->started) && (any_serves(pool) || held);
 
         pool->rolling = restarted || (state && state->rolling);
         if (pool->rolling && (restarted || !serving))
                 pool->generation++;
         *ret_serving = serving && !restarted;
+}
+
+/* What people have asked of the pool outlives the helper, but not a restart: that is there to apply what the
+ * unit says. */
+static void restore_requests(Pool *pool, const State *state) {
+        if (state->n_workers_set > 0)
+                (void) pool_set_workers(pool, state->n_workers_set, NULL);
+        pool->held = state->held;
 }
 
 int pool_adopt(Pool *pool, const State *state, Adoption *adoption) {
@@ -324,6 +338,8 @@ int pool_adopt(Pool *pool, const State *state, Adoption *adoption) {
         remove_leftovers(pool, pool->p.listeners);
 
         decide_roll(pool, state, &serving);
+        if (serving && state)
+                restore_requests(pool, state);
         assign_slots(pool);
         if (!pool->rolling && any_outdated(pool)) {
                 /* Their listener has gone. Names in the store are by generation, so that of the successors
@@ -333,6 +349,7 @@ int pool_adopt(Pool *pool, const State *state, Adoption *adoption) {
                 serving = false;
         }
         log_adoption(pool, adoption);
+        report_adopted(pool, now_usec);
 
         /* After a crash nothing is to be waited for: they serve. */
         if (serving)

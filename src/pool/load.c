@@ -163,6 +163,32 @@ void load_report_stuck(Pool *pool, Worker *w, bool silent) {
                           output[0] ? "\nIt wrote last:\n" : "", output);
 }
 
+void load_describe(Pool *pool, Worker *w, PoolRow *row) {
+        const Listener *l = pool_listener_of(pool, w->slot);
+        View view;
+
+        observe_view(w->pid, l->fd, l->inode, &view);
+        if (view.gone)
+                return;
+        if (w->state == WORKER_READY)
+                note_requests(w, &view, pool_now(pool));
+        row->n_requests = (unsigned) count_in_use(&view);
+        row->request_usec = w->request_usec;
+        row->memory = memory_of(&view);
+}
+
+unsigned load_n_queued(const Pool *pool) {
+        unsigned n = 0, depth, max;
+
+        for (size_t i = 0; i < pool->p.listeners->n_listeners; i++) {
+                const Listener *l = pool->p.listeners->listeners + i;
+
+                if (queue_get_depth(pool->load.diag_fd, l->fd, l->inode, &depth, &max) >= 0)
+                        n = MAX_OF(n, depth);
+        }
+        return n;
+}
+
 /* --- all workers --- */
 
 static void watch_listeners(Pool *pool, bool on) {
@@ -293,7 +319,8 @@ static void look_at_all(Pool *pool, uint64_t now_usec) {
 uint64_t load_drive(Pool *pool, uint64_t now_usec) {
         Load *l = &pool->load;
 
-        if (pool->phase != POOL_SERVING) {
+        if (pool->phase != POOL_SERVING || pool->held) {
+                l->awake = false;
                 if (l->watching)
                         watch_listeners(pool, false);
                 return USEC_INFINITY;

@@ -102,6 +102,9 @@ static void print_plan(const Config *config, const char *name, const ListenSet *
         printf("retire:        %s\n", retire_mode_to_string(config->retire));
         printf("stop:          %s", config_signal_name(config->stop_signal, signal_name));
         printf(", SIGKILL after %s\n", clock_format_span(span, sizeof(span), config->stop_timeout_usec));
+        printf("surge:         %u%s\n", config->surge, config->surge_is_percentage ? "%" : "");
+        if (config->probe)
+                printf("probe:         %s\n", config->probe);
         if (config->max_lifetime_usec != USEC_INFINITY)
                 printf("max lifetime:  %s\n",
                        clock_format_span(span, sizeof(span), config->max_lifetime_usec));

@@ -23,7 +23,6 @@
 #include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/pidfd.h>
-#include <sys/resource.h>
 #include <sys/wait.h>
 
 #include <systemd/sd-daemon.h>
@@ -31,6 +30,8 @@
 
 #include "adopt.h"
 #include "cgroup.h"
+#include "control-socket.h"
+#include "control.h"
 #include "fd-limits.h"
 #include "guardian.h"
 #include "jobs.h"
@@ -48,7 +49,6 @@
 #define DISMISSAL_MSEC 1000
 #define GUARDIAN_PAUSE_USEC (1 * USEC_PER_SEC)
 #define JOB_QUESTION_USEC (5 * USEC_PER_SEC) /* the workers serve meanwhile */
-#define STATUS_SIZE 768U
 
 struct Manager {
         const Config *config;
@@ -61,6 +61,9 @@ struct Manager {
         Reexec *reexec;
         Pool *pool;
         int leash_fd;                        /* -EBADF: no guardian */
+        int control_fd;                      /* -EBADF: nobody can talk to us */
+        Control *control;                    /* NULL: likewise */
+        sd_event_source *reexec_source;      /* after the answer to a caller */
         int guardian_pidfd;
         sd_event_source *guardian_source;
         sd_event_source *guardian_timer;     /* until another is tried */
@@ -69,7 +72,7 @@ struct Manager {
         bool stopping;
         uint64_t watchdog_usec;              /* WatchdogSec= */
         int exit_status;
-        char status[STATUS_SIZE];            /* the last one sent */
+        char status[POOL_STATUS_SIZE];            /* the last one sent */
 };
 
 static void _printf_(4, 5) say(const Manager *m, int priority, const char *message_id, const char *format,
@@ -85,8 +88,26 @@ static void _printf_(4, 5) say(const Manager *m, int priority, const char *messa
 
 /* --- the pool's news --- */
 
+/* Until the last worker has had SIGKILL: an idle moment is waited for as long as for the end after the stop
+ * signal. */
+static uint64_t stop_usec(const Config *config) {
+        uint64_t usec = config->stop_timeout_usec;
+
+        return config->retire == RETIRE_IDLE ? usec_add(usec, usec) : usec;
+}
+
+/* A start in many steps may take longer than each of them, and so may the reload that somebody waits for: at
+ * its end it waits for the last requests of older workers. */
+static void extend_timeout(Manager *m) {
+        uint64_t usec = m->config->start_timeout_usec;
+
+        if (m->pool && pool_is_draining(m->pool))
+                usec = MAX_OF(usec, stop_usec(m->config));
+        notify_extend_timeout(m->notify, usec_add(usec, SLACK_USEC));
+}
+
 static void on_pool_status(void *userdata) {
-        char status[STATUS_SIZE];
+        char status[POOL_STATUS_SIZE];
         Manager *m = userdata;
         unsigned n_lost;
         int error = 0;
@@ -97,10 +118,10 @@ static void on_pool_status(void *userdata) {
                     "%u messages to the service manager were lost, ignoring: %s",
                     n_lost, strerror(-error));
 
+        control_publish(m->control);
         pool_format_status(m->pool, status, sizeof(status));
-        /* Something has happened: a start in many steps may take longer than each of them. */
-        if (pool_is_starting(m->pool))
-                notify_extend_timeout(m->notify, usec_add(m->config->start_timeout_usec, SLACK_USEC));
+        if (pool_is_starting(m->pool) || pool_is_rolling(m->pool) || pool_is_draining(m->pool))
+                extend_timeout(m);
         if (streq(status, m->status))
                 return;
         memcpy(m->status, status, sizeof(status));
@@ -141,14 +162,6 @@ static void on_pool_stopped(Manager *m, const Problem *failure) {
                     pool_n_killed(m->pool));
         }
         (void) sd_event_exit(m->event, 0);
-}
-
-/* Until the last worker has had SIGKILL: an idle moment is waited for as long as for the end after the stop
- * signal. */
-static uint64_t stop_usec(const Config *config) {
-        uint64_t usec = config->stop_timeout_usec;
-
-        return config->retire == RETIRE_IDLE ? usec_add(usec, usec) : usec;
 }
 
 static const char *format_workers(const Config *config, char *buffer, size_t size) {
@@ -235,14 +248,15 @@ static int on_restart_signal(sd_event_source *source, const struct signalfd_sigi
         return 0;
 }
 
-static void reexecute(Manager *m) {
+/* Returns only if it fails. */
+static int reexecute(Manager *m) {
         const ListenSet *l = m->listeners;
         _cleanup_free_ PassedFd *fds = NULL;
         _cleanup_close_ int mark_fd = -EBADF;
         size_t n = 0;
         int r;
 
-        fds = calloc(l->n_listeners + 3, sizeof(*fds));
+        fds = calloc(l->n_listeners + 4, sizeof(*fds));
         r = fds ? pool_leave(m->pool, STATE_LIFE_REEXECUTED) : -ENOMEM;
         if (r >= 0) {
                 for (size_t i = 0; i < l->n_listeners; i++)
@@ -250,6 +264,8 @@ static void reexecute(Manager *m) {
                 fds[n++] = (PassedFd) { state_file_get_fd(m->state_file), STORED_STATE };
                 if (m->leash_fd >= 0)
                         fds[n++] = (PassedFd) { m->leash_fd, STORED_LEASH };
+                if (m->control_fd >= 0)
+                        fds[n++] = (PassedFd) { m->control_fd, STORED_CONTROL };
                 /* For an image that cannot read the state. Any FIFO will do. */
                 if (pool_is_rolling(m->pool) && m->leash_fd >= 0)
                         mark_fd = fcntl(m->leash_fd, F_DUPFD_CLOEXEC, 3);
@@ -265,13 +281,14 @@ static void reexecute(Manager *m) {
         say(m, LOG_ERR, MESSAGE_REEXEC_FAILED, "Could not execute the program anew, going on as before: %s",
             strerror(-r));
         (void) pool_save(m->pool, STATE_LIFE_RUNNING);
+        return r;
 }
 
 static int on_reexec_signal(sd_event_source *source, const struct signalfd_siginfo *si, void *userdata) {
         Manager *m = userdata;
 
         if (!m->stopping)
-                reexecute(m);
+                (void) reexecute(m);
         return 0;
 }
 
@@ -282,13 +299,89 @@ static int on_roll_signal(sd_event_source *source, const struct signalfd_siginfo
         r = pool_roll(m->pool);
         if (r < 0) {
                 say(m, LOG_WARNING, MESSAGE_SIGNAL_IGNORED, "SIGHUP: %s, ignoring",
-                    r == -EALREADY ? "the workers are being replaced already" : "the pool does not serve");
+                    r == -EALREADY ? "the workers are being replaced already" :
+                    r == -EHOSTDOWN ? "the pool is held" :
+                    r == -EMLINK ? "workers of two older generations have not ended yet" :
+                    "the pool does not serve");
                 return 0;
         }
         say(m, LOG_INFO, MESSAGE_ROLLING, "Replacing the workers: %s", m->status);
         if (reexec_is_due(m->reexec) > 0)
-                reexecute(m); /* the new image goes on with it */
+                (void) reexecute(m); /* the new image goes on with it */
         return 0;
+}
+
+/* --- calls --- */
+
+static int on_reload_call(uint64_t *ret_generation, void *userdata) {
+        Manager *m = userdata;
+        PoolSummary summary;
+        int r;
+
+        r = pool_roll(m->pool);
+        if (r < 0)
+                return r;
+        say(m, LOG_INFO, MESSAGE_ROLLING, "Replacing the workers: %s", m->status);
+        extend_timeout(m);
+        pool_summarize(m->pool, &summary);
+        *ret_generation = summary.generation;
+        return 0;
+}
+
+static int on_reexec_time(sd_event_source *source, void *userdata) {
+        Manager *m = userdata;
+
+        if (!m->stopping)
+                (void) reexecute(m);
+        return 0;
+}
+
+/* The caller has its answer: the new image goes on with the reload. */
+static void on_reloading(void *userdata) {
+        Manager *m = userdata;
+
+        if (reexec_is_due(m->reexec) > 0)
+                (void) sd_event_source_set_enabled(m->reexec_source, SD_EVENT_ONESHOT);
+}
+
+static int on_reexec_call(void *userdata) {
+        Manager *m = userdata;
+
+        return m->stopping ? -EBUSY : reexecute(m);
+}
+
+/* Without it the pool is as good as ever, but nobody can ask it anything. */
+static void open_control(Manager *m) {
+        const char *directory = getenv("RUNTIME_DIRECTORY");
+        int r;
+
+        m->control_fd = TAKE_FD(m->listeners->control_fd);
+        if (m->control_fd >= 0 && (!directory || control_socket_is_at(m->control_fd, directory) <= 0)) {
+                notify_remove_fd(m->notify, STORED_CONTROL);
+                m->control_fd = safe_close(m->control_fd);
+        }
+        if (m->control_fd < 0 && directory) {
+                m->control_fd = control_socket_open(directory);
+                if (m->control_fd >= 0)
+                        notify_store_fd(m->notify, STORED_CONTROL, m->control_fd);
+        }
+        r = !directory ? -ENOENT : m->control_fd;
+        if (r >= 0)
+                r = sd_event_add_defer(m->event, &m->reexec_source, on_reexec_time, m);
+        if (r >= 0)
+                r = sd_event_source_set_enabled(m->reexec_source, SD_EVENT_OFF);
+        if (r >= 0)
+                r = control_new(m->event, &(ControlParameters) {
+                        .pool = m->pool,
+                        .listener_fd = m->control_fd,
+                        .on_reload = on_reload_call,
+                        .on_reloading = on_reloading,
+                        .on_reexec = on_reexec_call,
+                        .userdata = m,
+                }, &m->control);
+        if (r < 0)
+                say(m, LOG_NOTICE, MESSAGE_DEGRADED, "fcgi-poolctl cannot talk to the pool, %s: %s",
+                    directory ? "ignoring" : "set RuntimeDirectory= in the unit", strerror(-r));
 }
 
 static int add_signals(Manager *m) {
@@ -440,21 +533,6 @@ static int start_guardian(Manager *m) {
 
 /* --- taking over --- */
 
-static int check_fd_limit(const Config *config, Problem *ret_problem) {
-        rlim_t needed = fd_limits_open_files(config->n_workers);
-        struct rlimit limit;
-
-        if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
-                return problem_set(ret_problem, EXIT_STATUS_OS_ERROR, -errno,
-                                   "Could not read RLIMIT_NOFILE: %m");
-        if (limit.rlim_cur < needed)
-                return problem_set(ret_problem, EXIT_STATUS_NOT_CONFIGURED, -EMFILE,
-                                   "RLIMIT_NOFILE is %llu, expected at least %llu for %u workers: "
-                                   "set LimitNOFILE= in the unit", (unsigned long long) limit.rlim_cur,
-                                   (unsigned long long) needed, config->n_workers);
-        return 0;
-}
-
 /* $FDSTORE is what systemd 254 and later say of the store; before, one has to hope. */
 static void check_store_size(const Manager *m) {
         const char *e = getenv("FDSTORE");
@@ -502,6 +580,8 @@ static void log_strangers(Manager *m) {
                         notify_store_fd(m->notify, STORED_STATE, m->listeners->state_fd);
                 if (streq(*s, STORED_LEASH) && m->listeners->leash_fd >= 0)
                         notify_store_fd(m->notify, STORED_LEASH, m->listeners->leash_fd);
+                if (streq(*s, STORED_CONTROL) && m->listeners->control_fd >= 0)
+                        notify_store_fd(m->notify, STORED_CONTROL, m->listeners->control_fd);
         }
 }
 
@@ -551,6 +631,8 @@ static int take_over(Manager *m) {
         }
         if (r >= 0)
                 r = pool_adopt(m->pool, state, adoption);
+        if (r >= 0)
+                open_control(m);
         return r;
 }
 
@@ -562,7 +644,7 @@ int manager_new(const Config *config, const char *name, ListenSet *listeners, ch
         assert(config);
         assert(ret_manager);
 
-        r = check_fd_limit(config, ret_problem);
+        r = pool_check_size(config->n_workers, ret_problem);
         if (r < 0)
                 return r;
 
@@ -572,7 +654,7 @@ int manager_new(const Config *config, const char *name, ListenSet *listeners, ch
         m->config = config;
         m->name = name;
         m->listeners = listeners;
-        m->leash_fd = m->guardian_pidfd = -EBADF;
+        m->leash_fd = m->guardian_pidfd = m->control_fd = -EBADF;
 
         r = sd_event_new(&m->event);
         if (r >= 0)
@@ -595,11 +677,14 @@ Manager *manager_free(Manager *m) {
         if (!m)
                 return NULL;
 
+        control_free(m->control);
         pool_free(m->pool);
+        sd_event_source_disable_unref(m->reexec_source);
         sd_event_source_disable_unref(m->guardian_source);
         sd_event_source_disable_unref(m->guardian_timer);
         (void) safe_close(m->guardian_pidfd);
         (void) safe_close(m->leash_fd);
+        (void) safe_close(m->control_fd);
         cgroup_free(m->cgroup);
         state_file_free(m->state_file);
         reexec_free(m->reexec);
@@ -612,7 +697,7 @@ Manager *manager_free(Manager *m) {
 int manager_run(Manager *m) {
         int r;
 
-        notify_extend_timeout(m->notify, usec_add(m->config->start_timeout_usec, SLACK_USEC));
+        extend_timeout(m);
         check_store_size(m);
         log_strangers(m);
 

@@ -2,8 +2,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* The inside of a pool, for the two files that work on it: pool.c runs it, handover.c passes it on from one
- * helper to the next. */
+/* The inside of a pool, for the files that work on it: pool.c runs it, load.c sees how busy it is,
+ * handover.c passes it on from one helper to the next, report.c tells people about it. */
 
 #include "pool.h"
 #include "watch.h"
@@ -18,7 +18,25 @@ typedef struct Slot {
         int output_fd;            /* its workers' journal stream; -EBADF: none yet, or ours is inherited */
         unsigned n_early_deaths;  /* in a row */
         uint64_t not_before_usec;
+        bool used;                /* it had a worker */
+        unsigned n_restarts;      /* how many it has had since */
+        char last_death[128];     /* of a worker that nobody had told to end; "": none */
 } Slot;
+
+typedef struct Trial Trial;
+
+/* A generation on its way, until the last worker that it replaces has ended. */
+typedef struct Roll {
+        bool draining;             /* the new one serves, and older workers have not ended yet */
+        bool failed;
+        bool tried;                /* a worker of it has answered --probe= */
+        uint64_t begun_usec;
+        unsigned n_replaced, n_killed;
+        uint64_t drain_usec;       /* the longest, from the decision to the end of the process */
+        unsigned n_queued;         /* most clients that were seen waiting */
+        uint64_t n_overflows;      /* connections that the listeners had refused when it began */
+        char text[512];            /* the verdict */
+} Roll;
 
 /* How busy the pool is, as of the last look. */
 typedef struct Load {
@@ -50,8 +68,14 @@ struct Pool {
         PoolPhase phase;
         bool rolling;                      /* workers of older generations are outdated */
         bool proven;                       /* a worker of this generation has become ready */
-        Slot *slots;                       /* config->n_workers of them */
-        unsigned n_wanted;                 /* the first so many of them want a worker */
+        Roll roll;                         /* the last one */
+        Trial *trial;                      /* NULL: none under way */
+        Config size;                       /* as given, but for the number of workers if that was set */
+        bool size_is_set;
+        Slot *slots;                       /* size.n_workers of them, or more */
+        unsigned n_slots;
+        unsigned n_wanted;                 /* the first so many of them want a worker, unless ... */
+        bool held;                         /* ... clients are to wait */
         Load load;
         Worker *workers;
         Worker *dead;                      /* ended, obituary not yet written */
@@ -68,7 +92,14 @@ struct Pool {
         bool failed;
 };
 
+typedef struct Counts {
+        unsigned per_state[_WORKER_STATE_MAX];
+        unsigned n_executing, n_replacing, n_settled;
+} Counts;
+
 /* pool.c */
+
+Counts pool_count(const Pool *pool);
 
 /* CLOCK_MONOTONIC, at the beginning of this turn of the event loop. */
 uint64_t pool_now(const Pool *pool);
@@ -76,6 +107,9 @@ uint64_t pool_now(const Pool *pool);
 /* NULL: none, or one that the pool does not have any more. */
 Slot *pool_slot_of(const Pool *pool, const Worker *w);
 Listener *pool_listener_of(const Pool *pool, unsigned slot);
+
+/* How many slots want a worker now. */
+unsigned pool_n_active(const Pool *pool);
 
 /* To be replaced: of an older generation while we roll, or on a listener that is not its slot's any more. */
 bool pool_is_outdated(const Pool *pool, const Worker *w);
@@ -102,9 +136,51 @@ void load_done(Pool *pool);
 /* Looks at how busy the pool is, if it is time to, and sets n_wanted; returns when to come again. */
 uint64_t load_drive(Pool *pool, uint64_t now_usec);
 
+/* Looks at a worker for a person: its requests, the age of the oldest and its memory. */
+void load_describe(Pool *pool, Worker *w, PoolRow *row);
+
+/* The most clients that wait at any of the listeners, now. */
+unsigned load_n_queued(const Pool *pool);
+
 /* Logs what is known of a worker that is inside one request for too long or, if silent, has not said
  * WATCHDOG=1. */
 void load_report_stuck(Pool *pool, Worker *w, bool silent);
+
+/* No attempt counts that was made before. */
+void pool_forget_attempts(Pool *pool);
+
+/* Makes room for n slots. -ENOMEM. */
+int pool_reserve_slots(Pool *pool, unsigned n);
+
+/* Starts the process of a worker: environment and output are those of the slot. As spawn_worker(). */
+int pool_spawn_process(Pool *pool, unsigned slot, int listener_fd, pid_t *ret_pid, int *ret_pidfd,
+                       int *ret_exec_fd);
+
+/* trial.c */
+
+/* No worker may be replaced yet: one of the new generation has to answer --probe= first. */
+bool trial_is_due(const Pool *pool);
+
+/* Begins, ends and judges the trial; *ret_next_usec says when to come again. False: the new generation is no
+ * good, and pool->last_failure says why. */
+bool trial_drive(Pool *pool, uint64_t now_usec, uint64_t *ret_next_usec);
+
+/* A worker has ended, maybe the one on trial. */
+void trial_on_death(Pool *pool, const Worker *w);
+
+/* Forgets the trial; its worker is the pool's. */
+void trial_discard(Pool *pool);
+
+/* report.c: what happens to the roll under way. */
+void report_roll_begins(Pool *pool, uint64_t now_usec);
+void report_roll_goes_on(Pool *pool, uint64_t now_usec);
+void report_roll_succeeds(Pool *pool, uint64_t now_usec);
+void report_roll_is_overtaken(Pool *pool, uint64_t now_usec);
+void report_roll_fails(Pool *pool, const char *text);
+void report_adopted(Pool *pool, uint64_t now_usec);
+
+/* A worker has ended; counts it if the roll is why. */
+void report_replaced(Pool *pool, const Worker *w);
 
 /* handover.c */
 

@@ -52,7 +52,11 @@ uint64_t pool_now(const Pool *pool) {
 }
 
 Slot *pool_slot_of(const Pool *pool, const Worker *w) {
-        return w->stranger || w->slot >= pool->p.config->n_workers ? NULL : pool->slots + w->slot;
+        return w->stranger || w->slot >= pool->n_slots ? NULL : pool->slots + w->slot;
+}
+
+unsigned pool_n_active(const Pool *pool) {
+        return pool->held ? 0 : pool->n_wanted;
 }
 
 Listener *pool_listener_of(const Pool *pool, unsigned slot) {
@@ -81,24 +85,21 @@ static bool is_wanted(const Pool *pool, const Worker *w) {
         if (pool->phase >= POOL_STOPPING || w->dismissed)
                 return false;
         if (is_member(pool, w))
-                return w->slot < pool->n_wanted;
+                return w->slot < pool_n_active(pool);
         /* Found beside what the slots need: it may serve on until the pool is complete. */
         return pool->phase == POOL_STARTING || pool->rolling;
 }
 
-typedef struct Counts {
-        unsigned per_state[_WORKER_STATE_MAX];
-        unsigned n_executing, n_replacing, n_settled;
-} Counts;
-
-static Counts count(const Pool *pool) {
+Counts pool_count(const Pool *pool) {
         Counts c = {};
 
         for (const Worker *w = pool->workers; w; w = w->next) {
+                if (w->on_trial && w->state == WORKER_READY)
+                        continue; /* it serves nobody */
                 c.per_state[w->state]++;
                 c.n_executing += w->exec_fd >= 0;
         }
-        for (unsigned i = 0; i < pool->n_wanted; i++) {
+        for (unsigned i = 0; i < pool_n_active(pool); i++) {
                 const Slot *slot = pool->slots + i;
 
                 c.n_replacing += slot->successor != NULL;
@@ -112,49 +113,6 @@ static bool budget_is_spent(const Pool *pool, uint64_t now_usec) {
         return plan_budget_is_spent(pool->p.config, pool->early_deaths[pool->next_early_death], now_usec);
 }
 
-static void _printf_(4, 5) append(char *buffer, size_t size, size_t *n, const char *format, ...) {
-        va_list ap;
-        int k;
-
-        va_start(ap, format);
-        k = vsnprintf(buffer + *n, size - *n, format, ap);
-        va_end(ap);
-        if (k > 0)
-                *n = MIN_OF(*n + (size_t) k, size - 1);
-}
-
-char *pool_format_status(const Pool *pool, char *buffer, size_t size) {
-        unsigned n_backing_off = 0, n_retiring;
-        Counts c = count(pool);
-        char span[64];
-        size_t n = 0;
-
-        for (unsigned i = 0; pool->phase < POOL_STOPPING && i < pool->n_wanted; i++)
-                n_backing_off += !pool->slots[i].current && pool->slots[i].n_early_deaths > 0;
-        n_retiring = c.per_state[WORKER_RETIRING] + c.per_state[WORKER_KILLING];
-
-        append(buffer, size, &n, "%u/%u workers ready", c.per_state[WORKER_READY], pool->n_wanted);
-        if (c.per_state[WORKER_STARTING] > 0)
-                append(buffer, size, &n, ", %u starting", c.per_state[WORKER_STARTING]);
-        if (n_backing_off > 0)
-                append(buffer, size, &n, ", %u backing off", n_backing_off);
-        if (n_retiring > 0)
-                append(buffer, size, &n, ", %u retiring", n_retiring);
-        if (pool->phase == POOL_SERVING && pool->load.n_busy + pool->load.n_queued > 0)
-                append(buffer, size, &n, ", %u busy, queue %u", pool->load.n_busy, pool->load.n_queued);
-        if (pool->phase == POOL_SERVING && pool->load.oldest_usec >= USEC_PER_SEC)
-                append(buffer, size, &n, ", oldest request %s",
-                       clock_format_span(span, sizeof(span),
-                                         pool->load.oldest_usec - pool->load.oldest_usec % USEC_PER_SEC));
-        if (pool->generation > 1)
-                append(buffer, size, &n, ", generation %" PRIu64, pool->generation);
-        if (pool->rolling)
-                append(buffer, size, &n, ", rolling: %u/%u", c.n_settled, pool->n_wanted);
-        if (pool->failed)
-                append(buffer, size, &n, "; %s", pool->failure.text);
-        return buffer;
-}
-
 bool pool_has_workers(const Pool *pool) {
         return pool->workers;
 }
@@ -165,6 +123,10 @@ bool pool_is_starting(const Pool *pool) {
 
 bool pool_is_rolling(const Pool *pool) {
         return pool->rolling;
+}
+
+bool pool_is_draining(const Pool *pool) {
+        return pool->roll.draining;
 }
 
 unsigned pool_n_killed(const Pool *pool) {
@@ -230,9 +192,9 @@ static void record_failure(Pool *pool, int exit_status, const char *message_id, 
         pool->failed = true;
 }
 
-static void forget_attempts(Pool *pool) {
+void pool_forget_attempts(Pool *pool) {
         pool->missed_start_timeout = pool->could_not_execute = pool->proven = false;
-        for (unsigned i = 0; i < pool->p.config->n_workers; i++) {
+        for (unsigned i = 0; i < pool->n_slots; i++) {
                 pool->slots[i].n_early_deaths = 0;
                 pool->slots[i].not_before_usec = 0;
         }
@@ -317,7 +279,8 @@ static int output_of(Pool *pool, unsigned i) {
         return slot->output_fd;
 }
 
-static int spawn_process(Pool *pool, unsigned slot, pid_t *ret_pid, int *ret_pidfd, int *ret_exec_fd) {
+int pool_spawn_process(Pool *pool, unsigned slot, int listener_fd, pid_t *ret_pid, int *ret_pidfd,
+                       int *ret_exec_fd) {
         _cleanup_strv_free_ char **environment = NULL;
         const Config *config = pool->p.config;
         Listener *l = pool_listener_of(pool, slot);
@@ -343,7 +306,7 @@ static int spawn_process(Pool *pool, unsigned slot, pid_t *ret_pid, int *ret_pid
                 .executable = config->executable,
                 .argv = config->command,
                 .environment = environment,
-                .listener_fd = l->fd,
+                .listener_fd = listener_fd,
                 .output_fd = output_fd,
                 .cgroup_fd = pool->p.workers_cgroup_fd,
                 .cgroup_move = pool->p.workers_cgroup_move,
@@ -373,7 +336,8 @@ static int spawn_for_slot(Pool *pool, unsigned slot, uint64_t now_usec) {
         Worker *w;
         int r;
 
-        r = spawn_process(pool, slot, &parameters.pid, &parameters.pidfd, &parameters.exec_fd);
+        r = pool_spawn_process(pool, slot, pool_listener_of(pool, slot)->fd, &parameters.pid,
+                               &parameters.pidfd, &parameters.exec_fd);
         if (r < 0)
                 return r;
         (void) process_get_start_time(parameters.pid, &parameters.start_time, NULL, NULL);
@@ -382,6 +346,8 @@ static int spawn_for_slot(Pool *pool, unsigned slot, uint64_t now_usec) {
                 return r;
 
         pool_add_worker(pool, w);
+        pool->slots[slot].n_restarts += pool->slots[slot].used;
+        pool->slots[slot].used = true;
         if (pool->slots[slot].current)
                 pool->slots[slot].successor = w;
         else
@@ -404,9 +370,9 @@ static void spawn_intended(Pool *pool, unsigned i, uint64_t now_usec) {
 
 /* Spawns where the plan says so, after the intent has been written down; returns when to ask again. */
 static uint64_t fill_slots(Pool *pool, uint64_t now_usec) {
-        unsigned n_slots = pool->n_wanted;
+        unsigned n_slots = pool_n_active(pool);
         uint64_t next_usec = USEC_INFINITY, again_usec;
-        Counts c = count(pool);
+        Counts c = pool_count(pool);
         PlanCrowd crowd = {
                 .n_executing = c.n_executing,
                 .n_replacing = c.n_replacing,
@@ -421,7 +387,8 @@ static uint64_t fill_slots(Pool *pool, uint64_t now_usec) {
                 PlanSlot view = {
                         .wanted = pool->phase < POOL_STOPPING,
                         .filled = slot->current,
-                        .outdated = slot->current && needs_successor(pool, slot->current),
+                        .outdated = slot->current && needs_successor(pool, slot->current) &&
+                                !trial_is_due(pool),
                         .worn = slot->current && !pool_is_outdated(pool, slot->current),
                         .replacing = slot->successor,
                         .not_before_usec = slot->not_before_usec,
@@ -556,6 +523,7 @@ static void retire(Pool *pool, Worker *w, const char *reason, uint64_t now_usec)
         if (vacate(pool, w))
                 pool_request_reconcile(pool); /* for the slot, whose turn in this pass is over */
         worker_set_state(w, WORKER_RETIRING, now_usec, reason);
+        w->retired_usec = now_usec;
         w->unobservable = false; /* when it started, maybe */
 }
 
@@ -661,6 +629,7 @@ static void kill_worker(Pool *pool, Worker *w, uint64_t now_usec) {
                    clock_format_span(span, sizeof(span), pool->p.config->stop_timeout_usec));
         worker_set_state(w, WORKER_KILLING, now_usec, "stop timeout");
         pool->n_killed++;
+        pool->roll.n_killed += w->generation < pool->generation;
         r = worker_signal(w, SIGKILL);
         if (r < 0)
                 worker_log(w, LOG_ERR, NULL, NULL, "could not send SIGKILL: %s", strerror(-r));
@@ -671,12 +640,17 @@ static const char *retirement_reason(const Pool *pool, const Worker *w) {
                 return "pool stops";
         if (w->stuck)
                 return "stuck";
+        if (w->on_trial)
+                return "its trial is over";
         if (!pool_slot_of(pool, w))
                 return "belongs to no slot";
+        if (!w->dismissed && pool->held)
+                return "pool is held";
         if (!w->dismissed && w->slot >= pool->n_wanted)
                 return "not needed";
         return w->worn == WORN_AGE ? "has reached --max-lifetime" :
-                w->worn == WORN_MEMORY ? "exceeds --max-memory" : "replaced";
+                w->worn == WORN_MEMORY ? "exceeds --max-memory" :
+                w->worn == WORN_REQUESTED ? "recycled" : "replaced";
 }
 
 /* Does what the plan says of one worker until it says nothing more; returns when to ask again. */
@@ -759,11 +733,14 @@ static void notice_death(Pool *pool, Worker *w, uint64_t now_usec) {
         Slot *slot = pool_slot_of(pool, w);
         char death[160], text[256];
 
-        if (w->exec_error < 0 && w->generation == pool->generation)
+        trial_on_death(pool, w);
+        if (w->exec_error < 0 && w->generation == pool->generation && !w->on_trial)
                 pool->could_not_execute = true;
+        report_replaced(pool, w);
         if (!vacate(pool, w))
                 return;
 
+        (void) worker_format_death(w, slot->last_death, sizeof(slot->last_death));
         slot->not_before_usec = 0;
         if (!plan_death_is_early(w->state, w->spawned_usec, w->ended_usec)) {
                 slot->n_early_deaths = 0;
@@ -814,11 +791,11 @@ void pool_enter_phase(Pool *pool, PoolPhase phase) {
 }
 
 static PlanPool to_plan(const Pool *pool, uint64_t now_usec) {
-        Counts c = count(pool);
+        Counts c = pool_count(pool);
         PlanPool view = {
                 .phase = pool->phase,
                 .rolling = pool->rolling,
-                .n_slots = pool->n_wanted,
+                .n_slots = pool_n_active(pool),
                 .n_ready = c.per_state[WORKER_READY],
                 .n_settled = c.n_settled,
                 .missed_start_timeout = pool->missed_start_timeout,
@@ -862,11 +839,12 @@ static void fail(Pool *pool, int exit_status, const char *what, uint64_t now_use
         (void) snprintf(text, sizeof(text), "%s failed: %s", starting ? "Start" : "Roll", what);
         record_failure(pool, exit_status, MESSAGE_START_FAILED, text);
         elders = undo_generation(pool, now_usec);
+        report_roll_fails(pool, text);
 
         if (!starting) {
                 pool->rolling = false;
                 pool->unsaved = true;
-                forget_attempts(pool);
+                pool_forget_attempts(pool);
                 pool_request_status(pool, false);
                 pool_request_reconcile(pool); /* this pass began with other wishes */
         } else if (elders) {
@@ -878,13 +856,15 @@ static void fail(Pool *pool, int exit_status, const char *what, uint64_t now_use
         }
 }
 
-static void succeed(Pool *pool) {
+static void succeed(Pool *pool, uint64_t now_usec) {
         pool->failed = false;
         pool->unsaved = true;
         pool_request_reconcile(pool); /* what was found beside the slots may go now */
         pool_request_status(pool, false);
-        if (pool->rolling)
+        if (pool->rolling) {
                 log_roll(pool);
+                report_roll_succeeds(pool, now_usec);
+        }
         pool->rolling = false;
         if (pool->phase == POOL_STARTING)
                 pool_enter_phase(pool, POOL_SERVING);
@@ -901,7 +881,7 @@ static void judge(Pool *pool, uint64_t now_usec) {
 
         case PLAN_STARTED:
         case PLAN_ROLLED:
-                succeed(pool);
+                succeed(pool, now_usec);
                 break;
 
         case PLAN_NOT_EXECUTED:
@@ -942,17 +922,22 @@ static void judge(Pool *pool, uint64_t now_usec) {
 }
 
 static int reconcile(Pool *pool) {
-        uint64_t now_usec = pool_now(pool), next_usec;
+        uint64_t now_usec = pool_now(pool), next_usec, trial_usec;
         unsigned n_retiring;
 
         notice_the_dead(pool, now_usec);
         next_usec = load_drive(pool, now_usec);
         next_usec = MIN_OF(next_usec, fill_slots(pool, now_usec));
         next_usec = MIN_OF(next_usec, bury_the_dead(pool, NULL, now_usec));
-        n_retiring = count(pool).per_state[WORKER_RETIRING];
+        n_retiring = pool_count(pool).per_state[WORKER_RETIRING];
         for (Worker *w = pool->workers; w; w = w->next)
                 next_usec = MIN_OF(next_usec, drive_worker(pool, w, n_retiring, now_usec));
-        judge(pool, now_usec);
+        if (trial_drive(pool, now_usec, &trial_usec))
+                judge(pool, now_usec);
+        else
+                fail(pool, EXIT_STATUS_UNAVAILABLE, pool->last_failure, now_usec);
+        next_usec = MIN_OF(next_usec, trial_usec);
+        report_roll_goes_on(pool, now_usec);
         if (pool->unsaved)
                 pool_save_or_warn(pool);
 
@@ -989,20 +974,6 @@ int pool_leave(Pool *pool, StateLife life) {
         return pool_save(pool, life);
 }
 
-int pool_roll(Pool *pool) {
-        if (pool->phase != POOL_SERVING)
-                return -EBUSY;
-        if (pool->rolling)
-                return -EALREADY;
-
-        pool->generation++;
-        pool->rolling = true;
-        forget_attempts(pool);
-        pool_request_reconcile(pool);
-        pool_request_status(pool, false);
-        return 0;
-}
-
 void pool_stop(Pool *pool) {
         if (pool->phase >= POOL_STOPPING)
                 return;
@@ -1010,6 +981,20 @@ void pool_stop(Pool *pool) {
         pool->failed = false; /* a roll that failed is no reason to stop */
         pool_enter_phase(pool, POOL_STOPPING);
         pool_request_reconcile(pool);
+}
+
+int pool_reserve_slots(Pool *pool, unsigned n) {
+        Slot *slots;
+
+        if (n <= pool->n_slots)
+                return 0;
+        slots = realloc(pool->slots, n * sizeof(*slots));
+        if (!slots)
+                return -ENOMEM;
+        pool->slots = slots;
+        while (pool->n_slots < n)
+                slots[pool->n_slots++] = (Slot) { .output_fd = -EBADF };
+        return 0;
 }
 
 static int add_sources(Pool *pool) {
@@ -1045,6 +1030,8 @@ int pool_new(sd_event *event, const PoolParameters *parameters, Pool **ret_pool)
         if (!pool)
                 return -ENOMEM;
         pool->p = *parameters;
+        pool->size = *config;
+        pool->p.config = &pool->size;
         pool->event = sd_event_ref(event);
         pool->inbox_fd = -EBADF;
         pool->load.diag_fd = -EBADF;
@@ -1052,12 +1039,10 @@ int pool_new(sd_event *event, const PoolParameters *parameters, Pool **ret_pool)
         pool->generation = 1;
         pool->n_wanted = plan_workers(config, 0, (unsigned) pool->p.listeners->n_listeners);
 
-        pool->slots = calloc(config->n_workers, sizeof(*pool->slots));
-        for (unsigned i = 0; pool->slots && i < config->n_workers; i++)
-                pool->slots[i].output_fd = -EBADF;
         pool->early_deaths = calloc((size_t) config->crash_budget + 1, sizeof(*pool->early_deaths));
-        if (!pool->slots || !pool->early_deaths)
-                return -ENOMEM;
+        r = pool->early_deaths ? pool_reserve_slots(pool, config->n_workers) : -ENOMEM;
+        if (r < 0)
+                return r;
 
         if (config->ready == READY_AUTO || config->ready == READY_NOTIFY) {
                 r = inbox_open(getenv("RUNTIME_DIRECTORY"), &pool->inbox_fd, &pool->inbox_address);
@@ -1087,6 +1072,7 @@ Pool *pool_free(Pool *pool) {
                 return NULL;
 
         load_done(pool);
+        trial_discard(pool);
         free_list(pool->workers);
         free_list(pool->dead);
         sd_event_source_disable_unref(pool->reconcile_source);
@@ -1095,7 +1081,7 @@ Pool *pool_free(Pool *pool) {
         sd_event_source_disable_unref(pool->inbox_source);
         (void) safe_close(pool->inbox_fd);
         free(pool->inbox_address);
-        for (unsigned i = 0; pool->slots && i < pool->p.config->n_workers; i++)
+        for (unsigned i = 0; i < pool->n_slots; i++)
                 (void) safe_close(pool->slots[i].output_fd);
         free(pool->slots);
         free(pool->early_deaths);

@@ -27,6 +27,7 @@
 
 #include <systemd/sd-daemon.h>
 
+#include "control-socket.h"
 #include "reexec.h"
 #include "sockets.h"
 
@@ -57,6 +58,7 @@ ListenSet *listen_set_free(ListenSet *set) {
         free(set->workers);
         (void) safe_close(set->state_fd);
         (void) safe_close(set->leash_fd);
+        (void) safe_close(set->control_fd);
         (void) strv_free(set->strangers);
         free(set);
         return NULL;
@@ -261,6 +263,11 @@ static int listen_set_add(ListenSet *set, int fd, const char *name, ListenerMode
         if (fstat(fd, &st) < 0)
                 return problem_set_inspection(ret_problem, -errno, fd, name);
 
+        if (streq(name, STORED_CONTROL) && set->control_fd < 0 && S_ISSOCK(st.st_mode) &&
+            control_socket_is_ours(fd) > 0) {
+                set->control_fd = fd;
+                return 0;
+        }
         if (!S_ISSOCK(st.st_mode)) {
                 r = listen_set_add_other(set, fd, name, st.st_mode);
                 return r < 0 ? problem_set(ret_problem, EXIT_STATUS_OS_ERROR, r, "out of memory") : 0;
@@ -306,7 +313,7 @@ static int listen_set_new(size_t n_fds, ListenSet **ret_set) {
         set = calloc(1, sizeof(*set));
         if (!set)
                 return -ENOMEM;
-        set->state_fd = set->leash_fd = -EBADF;
+        set->state_fd = set->leash_fd = set->control_fd = -EBADF;
 
         set->listeners = calloc(n_fds + 1, sizeof(*set->listeners));
         set->workers = calloc(n_fds + 1, sizeof(*set->workers));

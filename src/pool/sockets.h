@@ -29,6 +29,7 @@ typedef struct StoredWorker {
 /* Names of what we keep in the FD store. */
 #define STORED_STATE "state"
 #define STORED_LEASH "leash"
+#define STORED_CONTROL "control"
 #define STORED_RESTARTED "restarted" /* any FIFO; its being there says it */
 #define STORED_WORKER_FORMAT "worker-%u-%" PRIu64
 #define STORED_WORKER_SIZE sizeof("worker-4294967295-18446744073709551615")
@@ -38,6 +39,7 @@ typedef struct ListenSet {
         size_t n_listeners;
         int state_fd;         /* owned; -EBADF: none was stored */
         int leash_fd;         /* likewise */
+        int control_fd;       /* likewise */
         StoredWorker *workers;
         size_t n_workers;
         bool restarted;       /* the helper before us was told to restart */

@@ -178,9 +178,9 @@ static int format_area(const State *state, uint64_t sequence, char **buffer, siz
         p = *buffer + STATE_HEADER_SIZE;
         n = snprintf(p, POOL_TEXT_MAX,
                      "version=%u\nmin-reader=%u\nlife=%s\ngeneration=%" PRIu64 "\nrolling=%d\n"
-                     "started=%d\n",
+                     "started=%d\nheld=%d\nworkers-set=%u\n",
                      STATE_VERSION, STATE_MIN_READER, state_life_to_string(state->life), state->generation,
-                     state->rolling, state->started);
+                     state->rolling, state->started, state->held, state->n_workers_set);
         assert(n > 0 && (unsigned) n < POOL_TEXT_MAX);
         p += n;
         for (size_t i = 0; i < state->n_workers; i++)
@@ -394,6 +394,15 @@ static int read_line(Reader *r, const char *line) {
                 if (!read_number(&value, 1, &n))
                         return -EPROTO;
                 r->state->started = n == 1;
+        } else if ((value = behind(line, "held="))) {
+                r->complaint = "held";
+                if (!read_number(&value, 1, &n))
+                        return -EPROTO;
+                r->state->held = n == 1;
+        } else if ((value = behind(line, "workers-set="))) {
+                r->complaint = "workers-set";
+                if (!read_unsigned(value, &r->state->n_workers_set))
+                        return -EPROTO;
         } else if ((value = behind(line, "life="))) {
                 r->complaint = "life";
                 if (!read_life(value, &r->state->life))

@@ -54,6 +54,8 @@ typedef struct State {
         uint64_t generation;  /* the newest one; a state that was read has no worker above it */
         bool rolling;         /* workers of older generations are still to be replaced */
         bool started;         /* READY=1 has been sent, and the pool was not told to stop since */
+        bool held;            /* no worker is wanted until somebody says so */
+        unsigned n_workers_set; /* how many were asked for by hand; 0: as the options say */
         StateWorker *workers; /* owned */
         size_t n_workers;
 } State;

@@ -30,6 +30,7 @@ typedef enum WornReason {
         WORN_NOT,
         WORN_AGE,
         WORN_MEMORY,
+        WORN_REQUESTED,
 } WornReason;
 
 struct Worker {
@@ -42,6 +43,7 @@ struct Worker {
         bool adopted;                  /* started by an earlier helper */
         bool stranger;                 /* found in our cgroup, belongs to no slot */
         bool dismissed;                /* no slot will want it again */
+        bool on_trial;                 /* on a listener of its own; a stranger otherwise */
         bool stored;                   /* PID 1 has its pidfd */
         int pidfd;                     /* owned */
         int exec_fd;                   /* owned; -EBADF once execve() has succeeded or failed */
@@ -66,6 +68,7 @@ struct Worker {
         uint64_t pinged_usec;          /* its last WATCHDOG=1; 0: none yet */
         uint64_t request_usec;         /* age of its oldest request at the last look; 0: none */
         Requests *requests;            /* owned; NULL: none */
+        uint64_t retired_usec;         /* it was told to end, or found on the way there; 0: not yet */
         uint64_t signalled_usec;       /* the stop signal was sent; 0: not by us */
         Retirement *retirement;        /* owned; NULL: not tried yet */
         int exec_error;                /* negative errno of execve(), or 0 */

@@ -28,7 +28,8 @@ static void promise(bool kept, const char *what) {
 
 static void check_same(const State *a, const State *b) {
         promise(a->life == b->life && a->generation == b->generation && a->rolling == b->rolling &&
-                a->started == b->started, "the pool is the same when it is read again");
+                a->started == b->started && a->held == b->held && a->n_workers_set == b->n_workers_set,
+                "the pool is the same when it is read again");
         promise(a->n_workers == b->n_workers, "the number of workers is the same when it is read again");
         for (size_t i = 0; i < a->n_workers; i++) {
                 const StateWorker *v = a->workers + i, *w = b->workers + i;

@@ -36,6 +36,7 @@ typedef enum Answer {
         ANSWER_WRONG_ID,     /* another request's id */
         ANSWER_WRONG_RECORD, /* version 9 */
         ANSWER_WRONG_END,    /* protocol status: overloaded */
+        ANSWER_WRONG_STATUS, /* 500, and a line on FCGI_STDERR that says so */
         ANSWER_NOTHING,      /* never */
         ANSWER_PIPE,         /* correct, but a long sleep is a read from a pipe that nobody writes to */
 } Answer;
@@ -263,6 +264,10 @@ static void serve_connection(Worker *w, int fd) {
                 if (w->answer == ANSWER_PIPE && e.sleep_msec >= 60000)
                         read_empty_pipe();
                 echo_act(&e);
+                if (w->answer == ANSWER_WRONG_STATUS) {
+                        e.status = 500;
+                        wire_put_stream(&out, WIRE_STDERR, q.id, "no database\n", 12);
+                }
                 while (w->answer == ANSWER_NOTHING)
                         pause();
                 if (w->answer == ANSWER_FDS)
@@ -530,6 +535,7 @@ static _Noreturn void mode_wrong(Worker *w, const Args *a) {
                 { "eof", ANSWER_EOF },             { "id", ANSWER_WRONG_ID },
                 { "record", ANSWER_WRONG_RECORD }, { "end", ANSWER_WRONG_END },
                 { "nothing", ANSWER_NOTHING },     { "dribble", ANSWER_DRIBBLE },
+                { "status", ANSWER_WRONG_STATUS },
         };
 
         for (size_t i = 0; i < ELEMENTSOF(kinds); i++)
@@ -567,7 +573,7 @@ static const Mode modes[] = {
         { "threads", mode_threads, "N: N threads in accept" },
         { "lines", mode_lines, "[CODE]: prints on stdout and stderr, then serves, or exits" },
         { "wrong", mode_wrong, "KIND: one mistake in each answer: body, short, eof, id, record, nothing,\n"
-          "              end (protocol status); or dribble: correct, in odd records, byte by byte" },
+          "              status (500), end (protocol status); or dribble: correct, in odd records, byte by byte" },
 };
 
 int main(int argc, char *argv[]) {

@@ -198,7 +198,7 @@ check_families() {
 }
 
 check_kinds() {
-        for pair in body:wrong_body short:wrong_body eof:eof id:protocol record:protocol end:protocol; do
+        for pair in body:wrong_body status:wrong_status short:wrong_body eof:eof id:protocol record:protocol end:protocol; do
                 serve --unix="$sock" "$tools/misbehave" wrong "${pair%:*}"
                 load --requests=10 --clients=2 --expect-body=1000
                 expect_kind "mistake: ${pair%:*}" "${pair#*:}" 10

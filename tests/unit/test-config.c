@@ -18,7 +18,6 @@
 #define N_CPUS 3U
 #define EXAMPLE_COMMAND "/bin/sh"
 
-#define NOT_YET "not supported yet in this version"
 #define NO_COMMAND "no command given: expected fcgi-pool [OPTIONS...] -- COMMAND [ARGUMENTS...]"
 #define HINT " (is FCGI_POOL_COMMAND empty in the unit's environment file?)"
 #define WORKERS_EXPECTED "expected a number from 1 to 16384, MIN:MAX or auto"
@@ -93,7 +92,7 @@ static void refuse_option(const char *option, int error, const char *why) {
         char text[512];
 
         snprintf(text, sizeof(text), "%s: %s", option, why);
-        REFUSE(error, error == -EOPNOTSUPP ? 3 : 2, text, option, "--", EXAMPLE_COMMAND);
+        REFUSE(error, 2, text, option, "--", EXAMPLE_COMMAND);
 }
 
 /* Each of the options, of which NULL ends the list, is refused with the same words. */
@@ -343,17 +342,20 @@ static void surge(void) {
                       "--surge=1.5");
 }
 
-static void not_supported_yet(void) {
-        static const char *const later[] = {
-                "--probe=/", "--probe=/health?full=1",
-        };
+static void expect_probe(const char *option, const char *path) {
+        _cleanup_(config_freep) Config *c = accept_option(option);
 
-        for (size_t i = 0; i < ELEMENTSOF(later); i++)
-                refuse_option(later[i], -EOPNOTSUPP, NOT_YET);
+        EXPECT_STREQ(c->probe, path);
+}
 
+static void probe(void) {
+        expect_probe("--probe=/", "/");
+        expect_probe("--probe=/health?full=1", "/health?full=1");
         REFUSE_VALUES(PROBE_EXPECTED, "--probe=", "--probe=health", "--probe=http://x/", "--probe=/a b",
                       "--probe=/\xc3\xa4");
         REFUSE(-EINVAL, 2, "--probe=/\\r\\nX: " PROBE_EXPECTED, "--probe=/\r\nX");
+        REFUSE(-EINVAL, 2, "--probe=/a: expected no --socket-activation, the probe speaks FastCGI", "--probe=/a",
+               "--socket-activation", "--", EXAMPLE_COMMAND);
 }
 
 static void worn_and_stuck(void) {
@@ -795,7 +797,7 @@ static void help_tells_the_defaults(void) {
 
 TEST_MAIN(TEST(defaults), TEST(workers), TEST(name), TEST(ready), TEST(stop_signal), TEST(signal_names),
           TEST(timeouts),
-          TEST(retire), TEST(surge), TEST(not_supported_yet), TEST(worn_and_stuck), TEST(crash_budget), TEST(listener),
+          TEST(retire), TEST(surge), TEST(probe), TEST(worn_and_stuck), TEST(crash_budget), TEST(listener),
           TEST(worker_capabilities),
           TEST(flags), TEST(help_and_version), TEST(separate_values), TEST(last_one_wins),
           TEST(unknown_options),

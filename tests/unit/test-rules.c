@@ -356,7 +356,7 @@ static void open_files(void) {
         f.service.n_files_max = fd_limits_open_files(N_WORKERS);
         expect_nothing(&f);
         f.service.n_files_max--;
-        expect(&f, SEVERITY_FAULT, "LimitNOFILE", "177", "LimitNOFILE=178");
+        expect(&f, SEVERITY_FAULT, "LimitNOFILE", "257", "LimitNOFILE=258");
         f.service.command.n_workers = 0;
         expect_nothing(&f);
 }

@@ -25,7 +25,8 @@ static bool same_worker(const StateWorker *a, const StateWorker *b) {
 
 static bool same(const State *a, const State *b) {
         if (a->life != b->life || a->generation != b->generation || a->rolling != b->rolling ||
-            a->started != b->started || a->n_workers != b->n_workers)
+            a->started != b->started || a->held != b->held || a->n_workers_set != b->n_workers_set ||
+            a->n_workers != b->n_workers)
                 return false;
         for (size_t i = 0; i < a->n_workers; i++)
                 if (!same_worker(a->workers + i, b->workers + i))
@@ -42,6 +43,8 @@ static State *make_state(size_t n_workers, unsigned seed) {
         s->generation = seed + 10;
         s->rolling = seed % 2;
         s->started = seed % 4 < 2;
+        s->held = seed % 8 < 4;
+        s->n_workers_set = seed % 3 == 0 ? seed : 0;
         s->n_workers = n_workers;
         s->workers = calloc(n_workers + 1, sizeof(*s->workers));
         EXPECT(s->workers);
@@ -199,14 +202,14 @@ static void text(void) {
                   .cookie = 99, .state = WORKER_KILLING },
         };
         State s = { .life = STATE_LIFE_RESTARTED, .generation = UINT64_MAX, .rolling = true, .started = true,
-                .workers = workers, .n_workers = ELEMENTSOF(workers) };
+                .held = true, .n_workers_set = UINT32_MAX, .workers = workers, .n_workers = ELEMENTSOF(workers) };
         _cleanup_free_ char *data = NULL;
         char expected[500];
         size_t size;
 
         (void) snprintf(expected, sizeof(expected),
                         "version=%u\nmin-reader=%u\nlife=restarted\ngeneration=18446744073709551615\nrolling=1\n"
-                        "started=1\nworker=3 4 0 0 0 6 starting\n"
+                        "started=1\nheld=1\nworkers-set=4294967295\nworker=3 4 0 0 0 6 starting\n"
                         "worker=4294967295 12 2147483647 100 1000000 99 killing\n", STATE_VERSION, STATE_MIN_READER);
 
         EXPECT_EQ(state_format(&s, UINT64_C(0x123456789abcdef0), &data, &size), 0);
@@ -737,6 +740,8 @@ static void later_version(void) {
                 "generation=9 8 7\n"
                 "rolling=1 slowly\n"
                 "started=1 1\n"
+                "held=1 tight\n"
+                "workers-set=12 dozen\n"
                 "no equals sign\n"
                 "\n"
                 "=\n"
@@ -754,7 +759,7 @@ static void later_version(void) {
                   .state = WORKER_READY },
         };
         State expected = { .life = STATE_LIFE_REEXECUTED, .generation = 9, .rolling = true, .started = true,
-                .workers = workers, .n_workers = 2 };
+                .held = true, .n_workers_set = 12, .workers = workers, .n_workers = 2 };
         _cleanup_(state_freep) State *state = parse_text(TEXT(later), 0, NULL);
 
         EXPECT(same(state, &expected));
@@ -836,7 +841,8 @@ static void bad_values(void) {
                 { "generation=99999999999999999999999999999999999999999999999999", "generation" },
                 { "generation=36893488147419103232", "generation" }, /* 2^65: 0 if it wraps */
                 { "rolling=2", "rolling" }, { "rolling=yes", "rolling" }, { "rolling=", "rolling" },
-                { "started=2", "started" }, { "started=", "started" },
+                { "started=2", "started" }, { "started=", "started" }, { "held=2", "held" }, { "held=", "held" },
+                { "workers-set=4294967296", "workers-set" }, { "workers-set=-1", "workers-set" },
                 { "worker=", "worker" }, { "worker=1", "worker" }, { "worker=1 ", "worker" },
                 { "worker=1 2 3 4 5 6", "worker" }, { "worker=1 2 3 4 5 6 ", "worker" },
                 { "worker=1 2 3 4 5 ready", "worker" }, { "worker=1 2 3 4 5 6 7 ready", "worker" },
