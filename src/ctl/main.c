@@ -8,15 +8,23 @@
 
 #include <limits.h>
 #include <stdarg.h>
+#include <unistd.h>
 
 #include "check.h"
+#include "manage.h"
+#include "metrics.h"
 #include "output.h"
+#include "pager.h"
+#include "probe.h"
 #include "problem.h"
+#include "reload.h"
+#include "status.h"
 
 #define USAGE "fcgi-poolctl [OPTIONS...] VERB [ARGUMENTS...]"
 
 typedef struct Options {
         Output output;
+        bool no_pager;
         bool help;
         bool version;
 } Options;
@@ -36,8 +44,8 @@ static bool set_no_legend(Options *options, const char *value) {
         return true;
 }
 
-/* There is no pager; but who is used to systemctl says so. */
 static bool set_no_pager(Options *options, const char *value) {
+        options->no_pager = true;
         return true;
 }
 
@@ -72,10 +80,31 @@ static bool set_json(Options *options, const char *value) {
                "     --json=pretty|short|off\n"                                                         \
                "                            Print JSON (default: off)\n")
 
-/* Name; arguments; how many at least and at most; function; lines of --help. */
+/* Name; arguments; how many at least and at most; function; whether what it prints may be long; lines of
+ * --help. */
 #define VERB_TABLE(VERB)                                                                                \
-        VERB("check", "UNIT...", 1, UINT_MAX, check,                                                    \
-             "  check UNIT...             Look for settings that break a promise of fcgi-pool\n")
+        VERB("status", "[UNIT...]", 0, UINT_MAX, status, true,                                          \
+             "  status [UNIT...]          Show the workers of pools\n")                                 \
+        VERB("list", "", 0, 0, list, true,                                                              \
+             "  list                      Show all pools that run\n")                                   \
+        VERB("reload", "[UNIT]", 0, 1, reload, false,                                                   \
+             "  reload [UNIT]             Replace all workers, wait for the verdict\n")                 \
+        VERB("reexec", "[UNIT]", 0, 1, reexec, false,                                                   \
+             "  reexec [UNIT]             Have the helper execute its program anew\n")                  \
+        VERB("set-workers", "UNIT N", 2, 2, set_workers, false,                                         \
+             "  set-workers UNIT N        Have another number of workers\n")                            \
+        VERB("recycle", "UNIT SLOT|all", 2, 2, recycle, false,                                          \
+             "  recycle UNIT SLOT|all     Replace one worker, or one after the other\n")                \
+        VERB("hold", "[UNIT]", 0, 1, hold, false,                                                       \
+             "  hold [UNIT]               End all workers and let clients wait\n")                      \
+        VERB("resume", "[UNIT]", 0, 1, resume, false,                                                   \
+             "  resume [UNIT]             Serve again after hold\n")                                    \
+        VERB("check", "UNIT...", 1, UINT_MAX, check, true,                                              \
+             "  check UNIT...             Look for settings that break a promise of fcgi-pool\n")           \
+        VERB("metrics", "[UNIT...]", 0, UINT_MAX, metrics, false,                                       \
+             "  metrics [UNIT...]         Print what monitoring wants to know\n")                       \
+        VERB("probe", "ADDRESS [PATH]", 1, 2, probe, false,                                             \
+             "  probe ADDRESS [PATH]      Send a FastCGI request and print the answer\n")
 
 typedef struct Option {
         const char *name;
@@ -89,14 +118,15 @@ typedef struct Verb {
         const char *arguments;
         unsigned n_min, n_max;
         int (*run)(const Output *output, char *const *arguments);
+        bool paged;
 } Verb;
 
 #define OPTION_AS_ROW(name_, letter_, expected_, set_, help_) { (name_), (letter_), (expected_), (set_) },
 #define OPTION_AS_HELP(name_, letter_, expected_, set_, help_) help_
-#define VERB_AS_ROW(name_, arguments_, n_min_, n_max_, run_, help_) \
-        { (name_), (arguments_), (n_min_), (n_max_), (run_) },
-#define VERB_AS_HELP(name_, arguments_, n_min_, n_max_, run_, help_) help_
-#define VERB_AS_WORD(name_, arguments_, n_min_, n_max_, run_, help_) " " name_
+#define VERB_AS_ROW(name_, arguments_, n_min_, n_max_, run_, paged_, help_) \
+        { (name_), (arguments_), (n_min_), (n_max_), (run_), (paged_) },
+#define VERB_AS_HELP(name_, arguments_, n_min_, n_max_, run_, paged_, help_) help_
+#define VERB_AS_WORD(name_, arguments_, n_min_, n_max_, run_, paged_, help_) " " name_
 
 static const Option option_rows[] = { OPTION_TABLE(OPTION_AS_ROW) };
 static const Verb verb_rows[] = { VERB_TABLE(VERB_AS_ROW) };
@@ -199,10 +229,17 @@ static int find_verb(char *const *words, const Verb **ret_verb) {
         return refuse("%s: unknown verb, expected one of:" VERB_TABLE(VERB_AS_WORD), words[0]);
 }
 
+static bool has_colours(void) {
+        const char *term = getenv("TERM");
+
+        return isatty(STDOUT_FILENO) && term && !streq(term, "dumb") && !getenv("NO_COLOR");
+}
+
 int main(int argc, char **argv) {
-        Options options = { .output.legend = true };
-        const Verb *verb;
-        int status = EXIT_SUCCESS;
+        Options options = { .output.legend = true, .output.colours = has_colours() };
+        const Verb *verb = NULL;
+        int exit_status = EXIT_SUCCESS;
+        pid_t pager = 0;
 
         if (argc < 1 || parse_options(&options, argv + 1) < 0)
                 return EXIT_STATUS_INVALID_ARGUMENT;
@@ -212,12 +249,18 @@ int main(int argc, char **argv) {
                 puts("fcgi-poolctl " PACKAGE_VERSION);
         else if (find_verb(argv + 1, &verb) < 0)
                 return EXIT_STATUS_INVALID_ARGUMENT;
-        else
-                status = verb->run(&options.output, argv + 2);
+        else {
+                pager = verb->paged && !options.no_pager ? pager_open() : 0;
+                exit_status = verb->run(&options.output, argv + 2);
+        }
 
+        if (pager > 0) {
+                pager_close(pager); /* who leaves it early has seen enough */
+                return exit_status;
+        }
         if (fflush(stdout) != 0 || ferror(stdout)) {
                 fprintf(stderr, "cannot write to standard output: %s\n", strerror(errno));
                 return EXIT_STATUS_OS_ERROR;
         }
-        return status;
+        return exit_status;
 }

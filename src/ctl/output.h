@@ -17,6 +17,7 @@ typedef enum JsonMode {
 typedef struct Output {
         JsonMode json;
         bool legend; /* column headers, sums and hints, for people */
+        bool colours; /* standard output is a terminal that has them */
 } Output;
 
 typedef struct Json {
@@ -34,3 +35,7 @@ void json_open(Json *json, const char *name, char bracket);
 void json_close(Json *json, char bracket);
 /* s is valid UTF-8. */
 void json_string(Json *json, const char *name, const char *s);
+/* Any bytes: what is not UTF-8 becomes U+FFFD. */
+void json_bytes(Json *json, const char *name, const char *data, size_t size);
+void json_unsigned(Json *json, const char *name, uint64_t n);
+void json_null(Json *json, const char *name);

@@ -322,6 +322,31 @@ class BackgroundLoad:
         self.process.stderr.close()
 
 
+class Background:
+    """with Background(command) as b: ...; b.finish() waits and returns its output and what came on stderr."""
+
+    def __init__(self, command):
+        self.command, self.process = list(map(str, command)), None
+
+    def __enter__(self):
+        self.process = subprocess.Popen(self.command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        return self
+
+    @property
+    def returncode(self):
+        return self.process.returncode
+
+    def finish(self, timeout=120):
+        return self.process.communicate(timeout=timeout)
+
+    def __exit__(self, *exception):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+        self.process.stderr.close()
+
+
 # --- pools ---
 
 def quote(argument):
@@ -358,6 +383,7 @@ FileDescriptorStoreMax=16400
 TimeoutStartFailureMode=kill
 OOMPolicy=continue
 RuntimeDirectoryPreserve=restart
+ExecReload=/usr/bin/fcgi-poolctl reload
 '''
 
 

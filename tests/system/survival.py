@@ -34,7 +34,7 @@ PROGRAMS = pathlib.Path('/usr/local/lib/fcgi-pool-tests')
 
 N_WORKERS = 4
 N_CLIENTS = 16
-N_STORED_BESIDE = 2  # state and leash
+N_STORED_BESIDE = 3  # state, leash and control
 LEAD, TAIL = 0.25, 0.35  # seconds of load before the event and after its end
 QUIET = 1.6  # length of an undisturbed window: that of most others
 RESTART_TIMEOUT = 60

@@ -12,7 +12,7 @@ import pytest
 
 import lib
 
-STATUS_INVALID, STATUS_LATER, STATUS_PERMISSION, STATUS_COMMAND, STATUS_CONFIGURED = 2, 3, 4, 5, 6
+STATUS_INVALID, STATUS_PERMISSION, STATUS_COMMAND, STATUS_CONFIGURED = 2, 4, 5, 6
 STATUS_UNAVAILABLE = 69
 
 SCRATCH = pathlib.Path('/run/fcgi-pool-test-bad-input')
@@ -37,8 +37,6 @@ BAD_VALUES = {
     'max-memory': (['--max-memory=12X', '--max-memory=0', '--max-memory=-1M'], 'a size above 0'),
     'request-timeout': (['--request-timeout=0'], 'a time span above 0'),
 }
-# Options of a later version: never accepted and ignored.
-LATER = ['--probe=/ping']
 
 
 @pytest.fixture
@@ -152,13 +150,6 @@ def test_other_bad_values(helper, value):
     assert result.returncode == STATUS_INVALID
     assert result.stdout == '' and len(result.stderr.splitlines()) == 1
     assert f'--{name}=' in result.stderr and BAD_VALUES[name][1] in result.stderr
-
-
-@pytest.mark.parametrize('option', LATER)
-def test_not_supported_yet(option):
-    """An option of a later version is refused with status 3, never accepted and ignored."""
-    with BadPool(options=[option]) as pool:
-        refused(pool, STATUS_LATER, f'{option}: ', 'not supported yet')
 
 
 @pytest.mark.parametrize('command', [None, []], ids=['no dashes', 'dashes'])

@@ -46,7 +46,7 @@ def programs():
 
 
 @contextlib.contextmanager
-def make_pool(service=(), socket=(), options=(), n_stored=N_WORKERS + 2, **others):
+def make_pool(service=(), socket=(), options=(), n_stored=N_WORKERS + 3, **others):
     with lib.TemplatePool('degraded', [PROGRAMS / 'graceful'],
                           [f'--workers={N_WORKERS}', '--stop-timeout=5s', *options],
                           service=['RestartSec=100ms', *service], socket=socket, **others) as pool:
@@ -77,7 +77,7 @@ def adopted(pool, since):
     return pool.wait_journal(since=since, MESSAGE_ID=MESSAGE['ADOPTED'])['MESSAGE']
 
 
-def expect_whole(pool, workers=None, n_stored=N_WORKERS + 2):
+def expect_whole(pool, workers=None, n_stored=N_WORKERS + 3):
     """The pool is at rest and complete, with these workers."""
     pool.wait_show('StatusText', lambda text: lib.is_complete(text, N_WORKERS))
     pool.wait_show('NFileDescriptorStore', str(n_stored))
@@ -103,27 +103,27 @@ NO_CGROUP = {'Delegate=no': ['Delegate=no'], 'ProtectControlGroups=yes': ['Prote
 @pytest.mark.parametrize('how', NO_CGROUP)
 def test_no_cgroup(how):
     """Without a cgroup of its own: said once, and restart and crash adopt by the records all the same."""
-    with make_pool(NO_CGROUP[how], n_stored=N_WORKERS + 1) as pool:
+    with make_pool(NO_CGROUP[how], n_stored=N_WORKERS + 2) as pool:
         assert len(pool.journal(MESSAGE_ID=MESSAGE['DEGRADED'])) == 1
         assert 'Delegate=yes' in pool.messages(MESSAGE_ID=MESSAGE['DEGRADED'])[0]
         workers = pool.workers()
         with load(pool):
             since = crash(pool)
             assert f'{N_WORKERS} workers adopted, 0 gone meanwhile, 0 strangers' in adopted(pool, since)
-            expect_whole(pool, workers, N_WORKERS + 1)
+            expect_whole(pool, workers, N_WORKERS + 2)
         with load(pool):
             since = lib.journal_cursor()
             pool.restart()
             assert f'{N_WORKERS} workers adopted' in adopted(pool, since)
             pool.wait_workers(N_WORKERS, without=workers)
-            expect_whole(pool, n_stored=N_WORKERS + 1)
+            expect_whole(pool, n_stored=N_WORKERS + 2)
         pool.stop()
         assert not pool.processes()
 
 
 def test_no_cgroup_signals_before_ready():
     """Without a guardian a helper told to stop before it was ready takes the workers with it: nobody else would."""
-    with make_pool(['Delegate=no', 'Restart=no'], n_stored=N_WORKERS + 1) as pool:
+    with make_pool(['Delegate=no', 'Restart=no'], n_stored=N_WORKERS + 2) as pool:
         command = pool.command
         pool.command = ['/bin/sleep', '1000']
         pool.write_env()
@@ -303,7 +303,7 @@ def test_stranger_in_store(name, kind):
     with make_pool(['NotifyAccess=all']) as pool, load(pool):
         workers = pool.workers()
         push(pool, name, kind)
-        pool.wait_show('NFileDescriptorStore', str(N_WORKERS + 3))
+        pool.wait_show('NFileDescriptorStore', str(N_WORKERS + 4))
         since = crash(pool)
         assert f'{N_WORKERS} workers adopted, 0 gone meanwhile, 0 strangers' in adopted(pool, since)
         expect_whole(pool, workers)

@@ -271,7 +271,7 @@ def test_guardian_signalled(signo):
             lib.wait_until(lambda: guardians(pool) and guardians(pool) != [old], what='another guardian')
         assert pool.workers() == workers
         assert len(guardians(pool)) == 1
-        pool.wait_show('NFileDescriptorStore', str(N_WORKERS + 2))
+        pool.wait_show('NFileDescriptorStore', str(N_WORKERS + 3))
         stop_in_auto_restart(pool)
         wait_gone(pool, time.monotonic())
 

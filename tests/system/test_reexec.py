@@ -63,7 +63,7 @@ def make_pool(build=BINARY, service=()):
                           service=['ExecStart=', f'ExecStart={HELPER} $FCGI_POOL_OPTIONS -- $FCGI_POOL_COMMAND',
                                    'RestartSec=100ms', *service]) as pool:
         pool.wait_workers(N_WORKERS)
-        pool.wait_show('NFileDescriptorStore', str(N_WORKERS + 2))
+        pool.wait_show('NFileDescriptorStore', str(N_WORKERS + 3))
         yield pool
 
 
@@ -93,7 +93,7 @@ def kinds_of_fds(pid):
 def expect_whole(pool, workers=None):
     """The pool is at rest and complete, with these workers."""
     pool.wait_show('StatusText', lambda text: lib.is_complete(text, N_WORKERS))
-    pool.wait_show('NFileDescriptorStore', str(N_WORKERS + 2))
+    pool.wait_show('NFileDescriptorStore', str(N_WORKERS + 3))
     assert workers is None or pool.workers() == workers
     assert sorted(pool.slots()) == list(range(N_WORKERS))
     assert len(lib.cgroup_pids(pool.cgroup / 'guardian')) == 1

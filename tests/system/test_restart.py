@@ -110,7 +110,7 @@ def expect_whole(pool, n=N_WORKERS, without=()):
     pool.wait_show('StatusText', lambda text: lib.is_complete(text, n))
     assert sorted(pool.slots()) == list(range(n))
     assert len({lib.environment(pid)['FCGI_POOL_GENERATION'] for pid in pool.workers()}) == 1
-    pool.wait_show('NFileDescriptorStore', str(n + 2))
+    pool.wait_show('NFileDescriptorStore', str(n + 3))
 
 
 def generation(pool):
