@@ -2,11 +2,14 @@
 # SPDX-FileCopyrightText: fcgi-pool contributors
 """systemctl reload: new code for every worker without a lost request, and a verdict."""
 
+import contextlib
 import json
 import os
 import pathlib
+import resource
 import shutil
 import signal
+import socket
 import stat
 
 import pytest
@@ -345,6 +348,23 @@ def test_control_socket(application):
         pool.wait_show('ActiveState', 'activating')
         assert 'workers ready' in poolctl('status', pool.service).stdout
         assert path.stat().st_ino == inode
+
+
+def test_silent_callers(application):
+    """A thousand callers that say nothing, and some that say nonsense, are in nobody's way."""
+    n = 1000
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, n + 200), hard))
+    with make_pool(application) as pool, contextlib.ExitStack() as stack:
+        for i in range(n):
+            caller = stack.enter_context(socket.socket(socket.AF_UNIX))
+            caller.connect('/run/reload/control')
+            if i % 10 == 0:
+                caller.sendall(b'\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n' + bytes(range(100)))
+        version = application.deploy_good()
+        pool.reload()
+        assert versions(pool) == {version}
+        assert 'workers ready' in poolctl('status', pool.service).stdout
 
 
 def test_no_pool(application):
