@@ -182,8 +182,9 @@ static bool has_word(const char *words, const char *word) {
 
 static void judge_words(Report *r, const void *settings, const WordRule *rules, size_t n_rules) {
         for (const WordRule *rule = rules; rule < rules + n_rules; rule++) {
-                const char *value = *(char *const *) ((const char *) settings + rule->offset);
+                const char *value;
 
+                memcpy(&value, (const char *) settings + rule->offset, sizeof(value));
                 if (value && has_word(rule->words, value) != rule->good)
                         report(r, rule->severity, rule->section, rule->setting, value, rule->consequence,
                                "%s=%s", rule->setting, rule->wanted);
