@@ -206,9 +206,9 @@ static void test_reload(void) {
 static void listen_to_changes(void) {
         _cleanup_(sd_bus_message_unrefp) sd_bus_message *message = NULL;
         _cleanup_(sd_bus_close_unrefp) sd_bus *bus = open_bus(), *other = open_bus();
-        _cleanup_free_ char *status = get_status(bus);
         int r;
 
+        free(get_status(bus));
         EXPECT(sd_bus_call_method(other, NULL, CONTROL_PATH, CONTROL_INTERFACE, "Reload", NULL, NULL, NULL) >= 0);
         for (;;) {
                 r = sd_bus_process(bus, &message);

@@ -644,7 +644,7 @@ static void names(void) {
 /* --- without memory --- */
 
 /* Feeds a stream that ends in -ENOMEM; what was there before is still there. */
-static void exhaust(void) {
+static _noreturn_ void exhaust(void) {
         static const uint8_t header[] = { 1, 6, 0, 1, 255, 255, 0, 0 };
         static const char content[65535] = "first";
         FcgiDecoder *d = new_decoder(FCGI_AWAIT_END, SIZE_MAX);

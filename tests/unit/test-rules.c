@@ -219,7 +219,7 @@ static void words(void) {
         for (const WordCase *c = word_cases; c < word_cases + ELEMENTSOF(word_cases); c++) {
                 FIXTURE(f);
 
-                *(const char **) ((char *) &f + c->offset) = c->value;
+                memcpy((char *) &f + c->offset, &c->value, sizeof(c->value));
                 if (c->severity == NONE)
                         expect_nothing(&f);
                 else if (c->offset < offsetof(Fixture, socket))
