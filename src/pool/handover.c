@@ -257,6 +257,9 @@ static void assign_slots(Pool *pool) {
         for (Worker *w = pool->workers; pool->rolling && w; w = w->next) {
                 Slot *slot = pool_slot_of(pool, w);
 
+                if (slot && slot->current != w && !slot->elder && w->state == WORKER_READY &&
+                    w->generation < slot->current->generation)
+                        slot->elder = w;
                 if (slot && w->state == WORKER_STARTING && w->generation == pool->generation &&
                     slot->current != w && !slot->successor && pool_is_outdated(pool, slot->current))
                         slot->successor = w;

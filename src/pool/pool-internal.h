@@ -14,6 +14,7 @@ typedef struct sd_event_source sd_event_source;
 typedef struct Slot {
         Worker *current;          /* starting or ready; borrowed from the pool's list, like the next one */
         Worker *successor;        /* starting, will replace current */
+        Worker *elder;            /* replaced by current; serves on while the roll may still fail */
         bool intended;            /* a worker is about to be spawned */
         int output_fd;            /* its workers' journal stream; -EBADF: none yet, or ours is inherited */
         unsigned n_early_deaths;  /* in a row */
@@ -95,6 +96,7 @@ struct Pool {
 typedef struct Counts {
         unsigned per_state[_WORKER_STATE_MAX];
         unsigned n_executing, n_replacing, n_settled;
+        unsigned n_elders;           /* that serve on beside their successors */
 } Counts;
 
 /* pool.c */

@@ -17,7 +17,8 @@
  * record and the cgroup are enough to adopt it.
  *
  * A roll gives each slot a successor of the newest generation, and lets the predecessor go only once the
- * successor is ready. */
+ * successor is ready; and not before --surge leaves no room for both, or the roll is through: should it
+ * fail, elders that are still there take their slots back. */
 
 #include <inttypes.h>
 #include <poll.h>
@@ -81,11 +82,19 @@ static bool is_member(const Pool *pool, const Worker *w) {
         return slot && (slot->current == w || slot->successor == w);
 }
 
+static bool is_elder_of_slot(const Pool *pool, const Worker *w) {
+        const Slot *slot = pool_slot_of(pool, w);
+
+        return slot && slot->elder == w;
+}
+
 static bool is_wanted(const Pool *pool, const Worker *w) {
         if (pool->phase >= POOL_STOPPING || w->dismissed)
                 return false;
         if (is_member(pool, w))
                 return w->slot < pool_n_active(pool);
+        if (is_elder_of_slot(pool, w))
+                return pool->rolling;
         /* Found beside what the slots need: it may serve on until the pool is complete. */
         return pool->phase == POOL_STARTING || pool->rolling;
 }
@@ -103,6 +112,7 @@ Counts pool_count(const Pool *pool) {
                 const Slot *slot = pool->slots + i;
 
                 c.n_replacing += slot->successor != NULL;
+                c.n_elders += slot->elder != NULL;
                 c.n_settled += slot->current && slot->current->state == WORKER_READY &&
                         !pool_is_outdated(pool, slot->current);
         }
@@ -368,6 +378,22 @@ static void spawn_intended(Pool *pool, unsigned i, uint64_t now_usec) {
         }
 }
 
+/* All but n of them. */
+static void dismiss_elders(Pool *pool, unsigned n) {
+        for (unsigned i = pool->n_slots; i > 0; i--) {
+                Slot *slot = pool->slots + i - 1;
+
+                if (!slot->elder)
+                        continue;
+                if (n > 0) {
+                        n--;
+                        continue;
+                }
+                slot->elder->dismissed = true;
+                slot->elder = NULL;
+        }
+}
+
 /* Spawns where the plan says so, after the intent has been written down; returns when to ask again. */
 static uint64_t fill_slots(Pool *pool, uint64_t now_usec) {
         unsigned n_slots = pool_n_active(pool);
@@ -401,6 +427,7 @@ static uint64_t fill_slots(Pool *pool, uint64_t now_usec) {
                 } else
                         next_usec = MIN_OF(next_usec, again_usec);
         }
+        dismiss_elders(pool, crowd.surge - MIN_OF(crowd.n_replacing, crowd.surge));
         if (!any)
                 return next_usec;
 
@@ -509,6 +536,8 @@ static bool vacate(Pool *pool, const Worker *w) {
 
         if (!slot)
                 return false;
+        if (slot->elder == w)
+                slot->elder = NULL;
         if (slot->successor == w) {
                 slot->successor = NULL;
                 return true;
@@ -575,7 +604,10 @@ static void take_over(Pool *pool, const Worker *w) {
 
         if (!slot || slot->successor != w)
                 return;
-        slot->current->dismissed = true;
+        if (pool->rolling && !slot->elder && slot->current->generation < w->generation)
+                slot->elder = slot->current;
+        else
+                slot->current->dismissed = true;
         slot->current = TAKE_PTR(slot->successor);
         pool_request_reconcile(pool); /* for the predecessor, whose turn in this pass may be over */
 }
@@ -815,11 +847,22 @@ static bool is_elder(const Pool *pool, const Worker *w) {
         return !w->stranger && worker_is_current(w) && (w->adopted || w->generation < pool->generation);
 }
 
-/* The newest generation is not wanted after all: what has not become ready of it goes. Returns whether
- * there are others, who may serve on. */
+static void reinstate_elder(Pool *pool, Slot *slot, uint64_t now_usec) {
+        Worker *w = slot->current;
+
+        slot->current = TAKE_PTR(slot->elder);
+        if (w && worker_is_current(w))
+                retire(pool, w, "its generation has failed", now_usec);
+}
+
+/* The newest generation is not wanted after all: elders who are still there take their slots back, and what
+ * has not become ready of it goes. Returns whether there are others, who may serve on. */
 static bool undo_generation(Pool *pool, uint64_t now_usec) {
         bool elders = false;
 
+        for (unsigned i = 0; i < pool->n_slots; i++)
+                if (pool->slots[i].elder)
+                        reinstate_elder(pool, pool->slots + i, now_usec);
         for (Worker *w = pool->workers; w; w = w->next)
                 elders = elders || is_elder(pool, w);
         if (!elders)
@@ -865,6 +908,7 @@ static void succeed(Pool *pool, uint64_t now_usec) {
                 log_roll(pool);
                 report_roll_succeeds(pool, now_usec);
         }
+        dismiss_elders(pool, 0);
         pool->rolling = false;
         if (pool->phase == POOL_STARTING)
                 pool_enter_phase(pool, POOL_SERVING);

@@ -41,7 +41,8 @@ char *pool_format_status(const Pool *pool, char *buffer, size_t size) {
                 n_backing_off += !pool->slots[i].current && pool->slots[i].n_early_deaths > 0;
         n_retiring = c.per_state[WORKER_RETIRING] + c.per_state[WORKER_KILLING];
 
-        append(buffer, size, &n, "%u/%u workers ready", c.per_state[WORKER_READY], pool_n_active(pool));
+        append(buffer, size, &n, "%u/%u workers ready", c.per_state[WORKER_READY] - c.n_elders,
+               pool_n_active(pool));
         if (c.per_state[WORKER_STARTING] > 0)
                 append(buffer, size, &n, ", %u starting", c.per_state[WORKER_STARTING]);
         if (n_backing_off > 0)
@@ -58,6 +59,8 @@ char *pool_format_status(const Pool *pool, char *buffer, size_t size) {
                 append(buffer, size, &n, ", generation %" PRIu64, pool->generation);
         if (pool->rolling)
                 append(buffer, size, &n, ", rolling: %u/%u", c.n_settled, pool_n_active(pool));
+        if (c.n_elders > 0)
+                append(buffer, size, &n, ", %u replaced ones in reserve", c.n_elders);
         if (pool->held && pool->phase < POOL_STOPPING)
                 append(buffer, size, &n, ", held: clients wait");
         if (pool->failed)

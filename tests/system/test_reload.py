@@ -130,6 +130,23 @@ def test_bad(application, kind):
     assert result['ok'] > 0 and result['failed'] == 0, result
 
 
+def test_late_failure(application):
+    """With --surge=100% a reload that fails late is undone: the old workers take all their slots back."""
+    with make_pool(application, '--surge=100%', '--start-timeout=2s') as pool, \
+            lib.BackgroundLoad(pool, clients=4, duration=300) as load:
+        old = pool.slots()
+        # The last slot never becomes ready; the others do.
+        application.deploy(f'[ "$FCGI_POOL_SLOT" = {N_WORKERS - 1} ] && exec {MISBEHAVE} never-ready\n'
+                           f'exec {lib.tool("fcgi-echo")}')
+        result = poolctl('reload', pool.service, check=False)
+        assert result.returncode == 1 and '--start-timeout=2s' in result.stderr
+        pool.wait_show('StatusText', lambda text: f'{N_WORKERS}/{N_WORKERS} workers ready' in text)
+        lib.wait_until(lambda: pool.workers() == sorted(old.values()), what='the old workers, and nobody else')
+        assert pool.slots() == old
+        result = load.stop()
+    assert result['ok'] > 0 and result['failed'] == 0, result
+
+
 def test_bad_by_systemctl(application):
     """systemctl reload exits with status 1, the reason is in the unit's journal, and the unit stays active."""
     with make_pool(application) as pool:
