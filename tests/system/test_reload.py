@@ -201,7 +201,7 @@ def test_long_request(application):
 
 def test_once_at_a_time(application):
     """A second reload is refused with a reason while one goes on, and the first is not disturbed."""
-    with make_pool(application, '--ready=2s') as pool:
+    with make_pool(application, '--ready=1s', '--surge=100%') as pool:
         since = lib.journal_cursor()
         application.deploy_good()
         pool.systemctl('reload', '--no-block')
