@@ -669,11 +669,10 @@ static _noreturn_ void exhaust(void) {
 }
 
 static void no_memory(void) {
-        const char *preload = getenv("LD_PRELOAD");
         int status;
         pid_t pid;
 
-        if (WITH_ASAN || (preload && strstr(preload, "vgpreload")))
+        if (WITH_ASAN || is_under_valgrind())
                 SKIP("the rest needs a limit of memory, which sanitizers and valgrind do not live with");
 
         pid = fork();
