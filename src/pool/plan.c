@@ -223,6 +223,10 @@ bool plan_death_is_early(WorkerState last, uint64_t spawned_usec, uint64_t now_u
         return last == WORKER_READY && usec_sub(now_usec, spawned_usec) < PLAN_EARLY_DEATH_USEC;
 }
 
+bool plan_death_fails_roll(WorkerState last, bool clean) {
+        return last == WORKER_STARTING || (last == WORKER_READY && !clean);
+}
+
 uint64_t plan_backoff_usec(unsigned n_early_deaths, uint32_t random) {
         uint64_t usec = PLAN_BACKOFF_MIN_USEC;
 
@@ -330,13 +334,14 @@ PlanLoadStep plan_load(const Config *config, const PlanLoad *load, uint64_t now_
         return step;
 }
 
-/* Of a start, or of a roll: both are verdicts that somebody waits for. */
+/* Of a start, or of a roll: both are verdicts that somebody waits for. A start has nothing to fall back on
+ * and tries again, a roll has those that serve. */
 static PlanVerdict plan_generation(const PlanPool *p, PlanVerdict success) {
         if (p->could_not_execute)
                 return PLAN_NOT_EXECUTED;
         if (p->missed_start_timeout)
                 return PLAN_TIMED_OUT;
-        if (p->most_early_deaths >= PLAN_START_ATTEMPTS)
+        if (p->most_early_deaths >= PLAN_START_ATTEMPTS || (success == PLAN_ROLLED && p->successor_died))
                 return PLAN_CRASHED;
         return p->n_settled >= p->n_slots ? success : PLAN_GO_ON;
 }

@@ -101,6 +101,11 @@ bool plan_is_quiet(const PlanWorker *worker, uint64_t now_usec, uint64_t *ret_un
  * state it died in. */
 bool plan_death_is_early(WorkerState last, uint64_t spawned_usec, uint64_t now_usec);
 
+/* Whether the death of a worker of the newest generation ends a roll of a pool that serves: any that we did
+ * not ask for, but that of a ready one that exits with status 0, as programs do that take so many requests
+ * and no more. last is the state it died in. */
+bool plan_death_fails_roll(WorkerState last, bool clean);
+
 /* How long a slot waits after its n-th early death in a row (0: not at all): PLAN_BACKOFF_MIN_USEC,
  * doubled each time up to PLAN_BACKOFF_MAX_USEC, less up to a quarter by random, which is any 32-bit
  * number. */
@@ -191,6 +196,7 @@ typedef struct PlanPool {
         unsigned most_early_deaths;    /* in a row, of any slot */
         bool missed_start_timeout;     /* a worker did, since the pool started or began to roll */
         bool could_not_execute;        /* a worker's execve() failed, likewise */
+        bool successor_died;           /* in a way that fails a roll, likewise */
         bool budget_spent;
 } PlanPool;
 

@@ -87,6 +87,7 @@ struct Pool {
         size_t next_early_death;
         bool missed_start_timeout;
         bool could_not_execute;
+        bool successor_died;
         unsigned n_killed;
         char last_failure[256];            /* of any worker, for the verdict */
         Problem failure;

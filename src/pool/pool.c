@@ -203,7 +203,7 @@ static void record_failure(Pool *pool, int exit_status, const char *message_id, 
 }
 
 void pool_forget_attempts(Pool *pool) {
-        pool->missed_start_timeout = pool->could_not_execute = pool->proven = false;
+        pool->missed_start_timeout = pool->could_not_execute = pool->successor_died = pool->proven = false;
         for (unsigned i = 0; i < pool->n_slots; i++) {
                 pool->slots[i].n_early_deaths = 0;
                 pool->slots[i].not_before_usec = 0;
@@ -763,7 +763,8 @@ static uint64_t drive_worker(Pool *pool, Worker *w, unsigned n_retiring, uint64_
 /* The slot is free again; whether its next worker has to wait depends on how this one has ended. */
 static void notice_death(Pool *pool, Worker *w, uint64_t now_usec) {
         Slot *slot = pool_slot_of(pool, w);
-        char death[160], text[256];
+        char death[160], text[sizeof(death) + 40];
+        bool early;
 
         trial_on_death(pool, w);
         if (w->exec_error < 0 && w->generation == pool->generation && !w->on_trial)
@@ -774,15 +775,22 @@ static void notice_death(Pool *pool, Worker *w, uint64_t now_usec) {
 
         (void) worker_format_death(w, slot->last_death, sizeof(slot->last_death));
         slot->not_before_usec = 0;
-        if (!plan_death_is_early(w->state, w->spawned_usec, w->ended_usec)) {
+        early = plan_death_is_early(w->state, w->spawned_usec, w->ended_usec);
+        (void) snprintf(text, sizeof(text), "%s%s", worker_format_death(w, death, sizeof(death)),
+                        w->exec_error < 0 ? "" :
+                        w->state == WORKER_STARTING ? " before it was ready" :
+                        early ? " within a second of its start" : "");
+        if (pool->rolling && w->generation == pool->generation &&
+            plan_death_fails_roll(w->state, worker_death_is_clean(w))) {
+                pool->successor_died = true;
+                (void) snprintf(pool->last_failure, sizeof(pool->last_failure), "worker %u %s", w->slot,
+                                text);
+        }
+        if (!early) {
                 slot->n_early_deaths = 0;
                 return;
         }
 
-        (void) snprintf(text, sizeof(text), "%s%s", worker_format_death(w, death, sizeof(death)),
-                        w->exec_error < 0 ? "" :
-                        w->state == WORKER_STARTING ? " before it was ready" :
-                        " within a second of its start");
         introduce(pool, w, now_usec);
         worker_set_state(w, WORKER_DEAD, now_usec, NULL);
         slot_failed(pool, w->slot, text, now_usec);
@@ -832,6 +840,7 @@ static PlanPool to_plan(const Pool *pool, uint64_t now_usec) {
                 .n_settled = c.n_settled,
                 .missed_start_timeout = pool->missed_start_timeout,
                 .could_not_execute = pool->could_not_execute,
+                .successor_died = pool->successor_died,
                 .budget_spent = budget_is_spent(pool, now_usec),
         };
 
@@ -939,8 +948,11 @@ static void judge(Pool *pool, uint64_t now_usec) {
                 break;
 
         case PLAN_CRASHED:
-                (void) snprintf(text, sizeof(text), "%s, %u failures in a row", pool->last_failure,
-                                view.most_early_deaths);
+                if (view.most_early_deaths > 1)
+                        (void) snprintf(text, sizeof(text), "%s, %u failures in a row", pool->last_failure,
+                                        view.most_early_deaths);
+                else
+                        (void) snprintf(text, sizeof(text), "%s", pool->last_failure);
                 fail(pool, EXIT_STATUS_UNAVAILABLE, text, now_usec);
                 break;
 

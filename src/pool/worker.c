@@ -109,6 +109,10 @@ static const char *death_code(const Death *death) {
         return death->code == CLD_EXITED ? "exited" : death->code == CLD_KILLED ? "killed" : "dumped";
 }
 
+bool worker_death_is_clean(const Worker *w) {
+        return w->death.known && w->death.code == CLD_EXITED && w->death.status == EXIT_SUCCESS;
+}
+
 char *worker_format_death(const Worker *w, char *buffer, size_t size) {
         const char *core = w->death.code == CLD_DUMPED ? " (core dumped)" : "";
         const char *name;

@@ -127,6 +127,9 @@ PlanWorker worker_to_plan(const Worker *worker, bool wanted);
  * directory" ... written to buffer; returns buffer. */
 char *worker_format_death(const Worker *worker, char *buffer, size_t size);
 
+/* Whether it is known to have exited with status 0. */
+bool worker_death_is_clean(const Worker *worker);
+
 /* Writes one line about the worker with its fields and those of fields, an array of "KEY=value" closed by
  * NULL, or NULL. At most six. */
 void _printf_(5, 6) worker_log_fields(const Worker *worker, int priority, const char *message_id,

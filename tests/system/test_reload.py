@@ -6,11 +6,14 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import resource
 import shutil
 import signal
 import socket
 import stat
+import threading
+import time
 
 import pytest
 
@@ -40,7 +43,7 @@ class Application:
     def __exit__(self, *_):
         shutil.rmtree(ROOT)
 
-    def deploy(self, script):
+    def deploy(self, script, files=()):
         """Atomically, as a careful administrator does it."""
         self.n += 1
         directory = ROOT / f'version-{self.n}'
@@ -49,6 +52,8 @@ class Application:
             app = directory / 'app'
             app.write_text(f'#!/bin/sh\nexport VERSION={self.n}\n{script}\n')
             app.chmod(0o755)
+        for name, text in dict(files).items():
+            (directory / name).write_text(text)
         link = ROOT / 'next'
         link.symlink_to(directory)
         os.rename(link, ROOT / 'current')
@@ -147,6 +152,22 @@ def test_late_failure(application):
     assert result['ok'] > 0 and result['failed'] == 0, result
 
 
+def test_crash_of_a_successor(application):
+    """A new worker that crashes when it has become ready fails the reload at once."""
+    with make_pool(application, '--ready=1s') as pool:
+        since, old = lib.journal_cursor(), pool.slots()
+        application.deploy_good()
+        with lib.Background(['fcgi-poolctl', 'reload', pool.service]) as reload:
+            entry = pool.wait_journal(since=since, MESSAGE_ID=MESSAGE['WORKER_STATE'], WORKER_STATE='ready')
+            os.kill(int(entry['WORKER_PID']), signal.SIGSEGV)
+            _, errors = reload.finish()
+        assert reload.returncode == 1 and 'was killed by SIGSEGV' in errors, errors
+        # It was ready, so that its predecessor may have gone.
+        slot = int(entry['WORKER_SLOT'])
+        pool.wait_show('StatusText', lambda text: text.startswith(f'{N_WORKERS}/{N_WORKERS} workers ready'))
+        assert {i: pid for i, pid in pool.slots().items() if i != slot} == {i: pid for i, pid in old.items() if i != slot}
+
+
 def test_bad_by_systemctl(application):
     """systemctl reload exits with status 1, the reason is in the unit's journal, and the unit stays active."""
     with make_pool(application) as pool:
@@ -188,9 +209,80 @@ def test_restart_with_a_probe(application):
     assert result['ok'] > 0 and result['failed'] == 0, result
 
 
+# A version says which it is in two files, both read when a worker begins, and leaves a mark when it has been on trial.
+VERSIONED = '''
+exec perl -e '
+        use FCGI;
+        my %p;
+        my $request = FCGI::Request(\\*STDIN, \\*STDOUT, \\*STDERR, \\%p);
+        open my $f, "<", "ROOT/current/version" or die;
+        my $version = <$f>;
+        while ($request->Accept() >= 0) {
+                if ($p{SCRIPT_NAME} eq "/trial") { open my $mark, ">", "MARKS/$ENV{VERSION}" or die }
+                print "Content-Type: text/plain\\r\\n\\r\\n$$ $ENV{VERSION} $version";
+        }'
+'''
+
+
+class Visitors:
+    """Some that ask again and again, and keep who answered: (begin, end, pid, version, version)."""
+
+    def __init__(self, pool, n):
+        self.pool, self.answers, self.problems, self.over = pool, [], [], threading.Event()
+        self.threads = [threading.Thread(target=self.visit) for _ in range(n)]
+
+    def visit(self):
+        try:
+            while not self.over.is_set():
+                begin = time.time()
+                body = self.pool.request(any_body=True)[0].rsplit('\n', 1)[-1]
+                self.answers.append((begin, time.time(), *map(int, body.split())))
+        except Exception as error:  # a thread of its own cannot fail the test
+            self.problems.append(error)
+
+    def __enter__(self):
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.over.set()
+        for thread in self.threads:
+            thread.join()
+
+
+def test_no_mixture(application):
+    """No worker mixes versions, nobody sees a version before it has passed its trial, or the old one after the verdict."""
+    marks, deployed, verdicts = ROOT / 'marks', [], {}
+    marks.mkdir(mode=0o777)
+    marks.chmod(0o777)
+
+    def deploy():
+        application.deploy(VERSIONED.replace('ROOT', str(ROOT)).replace('MARKS', str(marks)), {'version': str(application.n + 1)})
+        deployed.append(application.n)
+
+    deploy()
+    with make_pool(application, '--probe=/trial') as pool, Visitors(pool, 4) as visitors:
+        for _ in range(5):
+            deploy()
+            pool.reload()
+            verdicts[application.n] = time.time()
+            n_answers = len(visitors.answers)
+            lib.wait_until(lambda: len(visitors.answers) > n_answers + 20 or visitors.problems, what='20 answers more')
+    assert not visitors.problems
+    assert all(first == second for _, _, _, first, second in visitors.answers)
+    assert len({(pid, version) for _, _, pid, version, _ in visitors.answers}) == \
+        len({pid for _, _, pid, *_ in visitors.answers})
+    assert {version for *_, version in visitors.answers} == set(deployed)
+    for version, verdict_time in verdicts.items():
+        trial = (marks / str(version)).stat().st_mtime
+        assert all(trial <= end for _, end, _, answered, _ in visitors.answers if answered == version)
+        assert all(answered >= version for begin, _, _, answered, _ in visitors.answers if begin > verdict_time)
+
+
 def test_long_request(application):
-    """A request of some seconds survives a reload, and nobody else waits for it."""
-    with make_pool(application) as pool, lib.BackgroundLoad(pool, clients=1, query='sleep=4000') as slow:
+    """A request of ten seconds survives a reload, and nobody else waits for it."""
+    with make_pool(application) as pool, lib.BackgroundLoad(pool, clients=1, query='sleep=10000') as slow:
         lib.wait_until(lambda: sum(row['requests'] for row in rows(pool)), what='the request to be accepted')
         with lib.BackgroundLoad(pool, clients=3, duration=300) as load:
             pool.reload()
@@ -267,6 +359,30 @@ def test_status(application):
         lib.wait_until(lambda: rows(pool)[0]['restarts'] == 1, what='another worker')
         assert rows(pool)[0]['last_death'] == 'was killed by SIGKILL'
         assert poolctl('--no-legend', 'status', pool.service).stdout.splitlines()[0].split()[0] == '0'
+
+
+def test_metrics(application):
+    """OpenMetrics: each sample stands behind its family, and numbers tell what status tells."""
+    with make_pool(application) as pool, lib.BackgroundLoad(pool, clients=2, duration=300, query='sleep=3000'):
+        lib.wait_until(lambda: sum(row['requests'] for row in rows(pool)) == 2, what='two requests to be accepted')
+        lines = poolctl('metrics', pool.service).stdout.splitlines()
+        families = [line.split()[2] for line in lines if line.startswith('# TYPE')]
+        assert len(set(families)) == len(families) and lines[-1] == '# EOF'
+        samples, family = {}, None
+        for line in lines[:-1]:
+            if line.startswith('#'):
+                family = line.split()[2]
+                continue
+            match = re.fullmatch(r'(\w+)\{(pool="reload"[^}]*)\} ([0-9.]+)', line)
+            assert match and match[1] == family, line
+            samples[match[1], match[2]] = float(match[3])
+        assert samples['fcgi_pool_workers', 'pool="reload",state="ready"'] == N_WORKERS
+        assert samples['fcgi_pool_workers_busy', 'pool="reload"'] == 2
+        assert samples['fcgi_pool_generation', 'pool="reload"'] == 1
+        assert 0 < samples['fcgi_pool_oldest_request_seconds', 'pool="reload"'] < 60
+        assert samples['fcgi_pool_memory_bytes', 'pool="reload"'] > N_WORKERS * 100_000
+        assert sum(name == 'fcgi_pool_restarts' for name, _ in samples) == N_WORKERS
+        assert poolctl('metrics').stdout.splitlines()[-1] == '# EOF'
 
 
 def test_list(application):

@@ -518,6 +518,12 @@ static void deaths(void) {
                 }
         EXPECT(plan_death_is_early(WORKER_STARTING, T0, T0 + 3600 * USEC_PER_SEC));
         EXPECT(plan_death_is_early(WORKER_READY, T0, T0));
+
+        /* One that has served may exit as it likes; one that we have told to end may do anything. */
+        for (unsigned state = 0; state < _WORKER_STATE_MAX; state++)
+                for (unsigned clean = 0; clean < 2; clean++)
+                        EXPECT_EQ(plan_death_fails_roll((WorkerState) state, clean),
+                                  state == WORKER_STARTING || (state == WORKER_READY && !clean));
 }
 
 static void backoff(void) {
@@ -606,7 +612,7 @@ static PlanVerdict verdict_by_rule(const PlanPool *p) {
                 return PLAN_NOT_EXECUTED;
         if (judged && p->missed_start_timeout)
                 return PLAN_TIMED_OUT;
-        if (judged && p->most_early_deaths >= 3)
+        if (judged && (p->most_early_deaths >= 3 || (p->phase == POOL_SERVING && p->successor_died)))
                 return PLAN_CRASHED;
         if (judged && p->n_settled == p->n_slots)
                 return p->phase == POOL_STARTING ? PLAN_STARTED : PLAN_ROLLED;
@@ -635,6 +641,7 @@ static PlanPool make_pool(unsigned code, unsigned facts) {
         p.could_not_execute = facts & 2;
         p.budget_spent = facts & 4;
         p.rolling = facts & 8;
+        p.successor_died = facts & 16;
         return p;
 }
 
@@ -642,7 +649,7 @@ static void pool_exhaustively(void) {
         size_t per_verdict[_PLAN_VERDICT_MAX] = {};
 
         for (unsigned code = 0; code < _POOL_PHASE_MAX * 4 * 5 * 5 * 3 * 5; code++)
-                for (unsigned facts = 0; facts < 16; facts++) {
+                for (unsigned facts = 0; facts < 32; facts++) {
                         PlanPool p = make_pool(code, facts);
                         PlanVerdict v = plan_pool(&p);
 
@@ -654,11 +661,12 @@ static void pool_exhaustively(void) {
                 EXPECT(per_verdict[i] > 0);
 
         /* A pool that serves is never given up while one worker is ready. */
-        for (unsigned facts = 0; facts < 8; facts++)
+        for (unsigned facts = 0; facts < 16; facts++)
                 EXPECT_EQ(plan_pool(&(PlanPool) { .phase = POOL_SERVING, .n_slots = 9, .n_ready = 1,
                                                   .n_processes = 1, .most_early_deaths = 99,
                                                   .missed_start_timeout = facts & 1,
-                                                  .could_not_execute = facts & 2, .budget_spent = facts & 4 }),
+                                                  .could_not_execute = facts & 2, .budget_spent = facts & 4,
+                                                  .successor_died = facts & 8 }),
                           PLAN_GO_ON);
 }
 
