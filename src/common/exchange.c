@@ -11,6 +11,8 @@
 
 #include "exchange.h"
 
+#define RECEIVE_AT_ONCE_MAX 16U /* of 16 KiB: others have to be heard, too */
+
 struct Exchange {
         int fd;
         uint8_t *request;
@@ -113,7 +115,7 @@ int exchange_drive(Exchange *exchange, Problem *ret_problem) {
         assert(exchange);
 
         send_some(exchange);
-        for (;;) {
+        for (unsigned i = 0; i < RECEIVE_AT_ONCE_MAX; i++) {
                 ssize_t n = recv(exchange->fd, buffer, sizeof(buffer), MSG_DONTWAIT);
 
                 if (n < 0 && errno == EINTR)
@@ -131,6 +133,7 @@ int exchange_drive(Exchange *exchange, Problem *ret_problem) {
                 if (r != 0)
                         return r;
         }
+        return 0; /* there may be more, for which one wakes up again at once */
 }
 
 const FcgiAnswer *exchange_get_answer(const Exchange *exchange) {

@@ -112,6 +112,8 @@ static int reply_unless_pending(Connection *c) {
                                                "Generation %" PRIu64 ": %s", c->waiting_generation, text);
         else
                 r = sd_bus_reply_method_errorf(c->waiting, CONTROL_ERROR_RELOAD_FAILED, "%s", text);
+        if (r < 0) /* whoever waits hears of it */
+                r = sd_bus_reply_method_errno(c->waiting, r, NULL);
         c->waiting = sd_bus_message_unref(c->waiting);
         return r;
 }
@@ -382,6 +384,11 @@ static int connection_start(Connection *c) {
         r = sd_id128_randomize(&id);
         if (r >= 0)
                 r = sd_bus_set_server(c->bus, true, id);
+        /* An exit does not wait for whoever does not read, and nobody can park descriptors here. */
+        if (r >= 0)
+                r = sd_bus_set_close_on_exit(c->bus, false);
+        if (r >= 0)
+                r = sd_bus_negotiate_fds(c->bus, false);
         if (r >= 0)
                 r = sd_bus_add_filter(c->bus, NULL, on_message, c);
         if (r >= 0)

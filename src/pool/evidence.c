@@ -26,6 +26,7 @@
 
 #include "clock.h"
 #include "proc.h"
+#include "text.h"
 #include "waits.h"
 
 #define LINE_MAX_SIZE 256U            /* more than add_line() ever adds */
@@ -122,14 +123,6 @@ static void _printf_(2, 3) text_add(Text *text, const char *format, ...) {
         text->length = MIN_OF(text->length + (size_t) MAX_OF(n, 0), text->size - 1);
 }
 
-/* Names of programs and files may have any bytes, and be cut in the middle of a character; the journal shows
- * a message that is not UTF-8 as "blob data". */
-static void make_printable(char *s) {
-        for (; *s; s++)
-                if (*s < ' ' || *s > '~')
-                        *s = '?';
-}
-
 static int thread_read_stat(Thread *thread) {
         uint64_t user_ticks, kernel_ticks;
         char path[64], text[1024], *name, *end;
@@ -153,7 +146,7 @@ static int thread_read_stat(Thread *thread) {
                 return -EBADMSG;
         thread->cpu_usec = (user_ticks + kernel_ticks) * USEC_PER_SEC / (uint64_t) sysconf(_SC_CLK_TCK);
         (void) snprintf(thread->name, sizeof(thread->name), "%s", name + 1);
-        make_printable(thread->name);
+        text_make_ascii(thread->name); /* any bytes, which the journal would show as "blob data" */
         return 0;
 }
 
@@ -165,7 +158,7 @@ static void thread_read_link(Thread *thread) {
                         (int) thread->wait.arguments[0]);
         n = readlink(path, thread->link, sizeof(thread->link) - 1);
         thread->link[MAX_OF(n, 0)] = '\0';
-        make_printable(thread->link);
+        text_make_ascii(thread->link);
 }
 
 static void thread_read_call(Thread *thread) {
@@ -193,7 +186,7 @@ static int thread_look(pid_t pid, pid_t tid, Thread *ret) {
         /* "0" is none, and what we get where we may not ask. */
         if (proc_read_file(path, thread.wchan, sizeof(thread.wchan)) < 0 || streq(thread.wchan, "0"))
                 thread.wchan[0] = '\0';
-        make_printable(thread.wchan);
+        text_make_ascii(thread.wchan);
         *ret = thread;
         return 0;
 }

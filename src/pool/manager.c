@@ -41,6 +41,7 @@
 #include "notify.h"
 #include "pool.h"
 #include "reexec.h"
+#include "runtime-directory.h"
 #include "state.h"
 
 /* On top of what the options allow for: time to notice, kill and reap. */
@@ -352,7 +353,8 @@ static int on_reexec_call(void *userdata) {
 
 /* Without it the pool is as good as ever, but nobody can ask it anything. */
 static void open_control(Manager *m) {
-        const char *directory = getenv("RUNTIME_DIRECTORY");
+        char buffer[PATH_MAX];
+        const char *directory = runtime_directory(buffer);
         int r;
 
         m->control_fd = TAKE_FD(m->listeners->control_fd);

@@ -107,7 +107,7 @@ static uint64_t try_interval(const PlanWorker *w, uint64_t now_usec) {
 static PlanVerb try_verb(const PlanWorker *w, uint64_t now_usec) {
         if (w->signalled_usec > 0)
                 return PLAN_TRY;
-        if (!w->served || usec_sub(now_usec, w->state_since_usec) >= PLAN_PATIENCE_USEC)
+        if (!w->served || w->on_trial || usec_sub(now_usec, w->state_since_usec) >= PLAN_PATIENCE_USEC)
                 return PLAN_TRY_HARDER;
         return PLAN_TRY;
 }
@@ -123,7 +123,8 @@ uint64_t plan_kept_usec(const Config *config, const PlanWorker *w) {
 }
 
 static PlanStep plan_retiring(const Config *config, const PlanWorker *w, uint64_t now_usec) {
-        bool idle = config->retire == RETIRE_IDLE && !w->stranger && !w->stuck && !w->unobservable;
+        bool known = !w->stranger || w->on_trial;
+        bool idle = config->retire == RETIRE_IDLE && known && !w->stuck && !w->unobservable;
         uint64_t deadline_usec, abort_usec, try_usec;
 
         deadline_usec = usec_add(w->signalled_usec ?: w->state_since_usec, config->stop_timeout_usec);
@@ -343,7 +344,7 @@ static PlanVerdict plan_generation(const PlanPool *p, PlanVerdict success) {
                 return PLAN_TIMED_OUT;
         if (p->most_early_deaths >= PLAN_START_ATTEMPTS || (success == PLAN_ROLLED && p->successor_died))
                 return PLAN_CRASHED;
-        return p->n_settled >= p->n_slots ? success : PLAN_GO_ON;
+        return p->n_settled >= p->n_slots && !p->trial_is_due ? success : PLAN_GO_ON;
 }
 
 PlanVerdict plan_pool(const PlanPool *p) {
@@ -373,7 +374,7 @@ PlanVerdict plan_pool(const PlanPool *p) {
                 assert(false);
         }
 
-        if (verdict == PLAN_GO_ON && p->budget_spent && p->n_ready == 0)
+        if (verdict == PLAN_GO_ON && p->budget_spent && p->n_ready == 0 && p->n_slots > 0)
                 return PLAN_BUDGET_SPENT;
         return verdict;
 }

@@ -46,6 +46,7 @@ typedef struct PlanWorker {
         bool seen;                  /* it was seen waiting on the listener or owning a connection from it */
         bool unobservable;          /* the last look could not tell */
         bool stranger;              /* belongs to no slot */
+        bool on_trial;              /* ... but we know it, and it serves nobody */
         bool stuck;                 /* PLAN_STUCK or PLAN_SILENT was said of it */
         bool aborted;               /* PLAN_ABORT was */
         bool served;                /* it was ready once */
@@ -197,6 +198,7 @@ typedef struct PlanPool {
         bool missed_start_timeout;     /* a worker did, since the pool started or began to roll */
         bool could_not_execute;        /* a worker's execve() failed, likewise */
         bool successor_died;           /* in a way that fails a roll, likewise */
+        bool trial_is_due;             /* there is no success before it has been passed */
         bool budget_spent;
 } PlanPool;
 

@@ -37,6 +37,7 @@
 #include "message-ids.h"
 #include "observe.h"
 #include "pool-internal.h"
+#include "runtime-directory.h"
 #include "spawn.h"
 
 #define STATUS_DELAY_USEC (50 * USEC_PER_MSEC)
@@ -411,7 +412,9 @@ static uint64_t fill_slots(Pool *pool, uint64_t now_usec) {
         for (unsigned i = 0; i < n_slots; i++) {
                 Slot *slot = pool->slots + i;
                 PlanSlot view = {
-                        .wanted = pool->phase < POOL_STOPPING,
+                        /* While others serve, nobody sees a new one before the trial is passed. */
+                        .wanted = pool->phase < POOL_STOPPING &&
+                                (slot->current || !trial_is_due(pool) || c.per_state[WORKER_READY] == 0),
                         .filled = slot->current,
                         .outdated = slot->current && needs_successor(pool, slot->current) &&
                                 !trial_is_due(pool),
@@ -604,7 +607,8 @@ static void take_over(Pool *pool, const Worker *w) {
 
         if (!slot || slot->successor != w)
                 return;
-        if (pool->rolling && !slot->elder && slot->current->generation < w->generation)
+        if (pool->rolling && !slot->elder && slot->current->generation < w->generation &&
+            slot->current->state == WORKER_READY)
                 slot->elder = slot->current;
         else
                 slot->current->dismissed = true;
@@ -841,6 +845,7 @@ static PlanPool to_plan(const Pool *pool, uint64_t now_usec) {
                 .missed_start_timeout = pool->missed_start_timeout,
                 .could_not_execute = pool->could_not_execute,
                 .successor_died = pool->successor_died,
+                .trial_is_due = trial_is_due(pool),
                 .budget_spent = budget_is_spent(pool, now_usec),
         };
 
@@ -882,6 +887,19 @@ static bool undo_generation(Pool *pool, uint64_t now_usec) {
         return true;
 }
 
+/* Nobody may be left to do it. They serve nobody, and the next helper would not know them. */
+static void kill_on_trial(Pool *pool, uint64_t now_usec) {
+        for (Worker *w = pool->workers; w; w = w->next) {
+                if (!w->on_trial)
+                        continue;
+                if (w->state == WORKER_READY)
+                        retire(pool, w, "its trial is over", now_usec);
+                if (w->state == WORKER_RETIRING)
+                        try_to_end(pool, w, true);
+                (void) worker_signal(w, SIGKILL);
+        }
+}
+
 /* The start or the roll has failed. The elders serve on: after a failed roll with us, after a failed
  * start with the next helper, which tries again. Without elders the pool drains. */
 static void fail(Pool *pool, int exit_status, const char *what, uint64_t now_usec) {
@@ -900,6 +918,7 @@ static void fail(Pool *pool, int exit_status, const char *what, uint64_t now_use
                 pool_request_status(pool, false);
                 pool_request_reconcile(pool); /* this pass began with other wishes */
         } else if (elders) {
+                kill_on_trial(pool, now_usec);
                 (void) pool_save(pool, STATE_LIFE_RESTARTED);
                 pool_enter_phase(pool, POOL_STOPPED);
         } else {
@@ -1076,6 +1095,7 @@ static int add_sources(Pool *pool) {
 int pool_new(sd_event *event, const PoolParameters *parameters, Pool **ret_pool) {
         _cleanup_(pool_freep) Pool *pool = NULL;
         const Config *config = parameters->config;
+        char directory[PATH_MAX];
         int r;
 
         assert(event);
@@ -1101,7 +1121,7 @@ int pool_new(sd_event *event, const PoolParameters *parameters, Pool **ret_pool)
                 return r;
 
         if (config->ready == READY_AUTO || config->ready == READY_NOTIFY) {
-                r = inbox_open(getenv("RUNTIME_DIRECTORY"), &pool->inbox_fd, &pool->inbox_address);
+                r = inbox_open(runtime_directory(directory), &pool->inbox_fd, &pool->inbox_address);
                 if (r < 0)
                         return r;
         }

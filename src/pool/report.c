@@ -163,16 +163,20 @@ void report_replaced(Pool *pool, const Worker *w) {
         roll->drain_usec = MAX_OF(roll->drain_usec, usec_sub(w->ended_usec, w->retired_usec));
 }
 
-/* What was under way when the helper before us died. */
+/* What was under way when the helper before us died: a roll, or the end of those that one has replaced. If
+ * any of them serves on, that roll has failed. */
 void report_adopted(Pool *pool, uint64_t now_usec) {
-        if (pool->rolling)
-                report_roll_begins(pool, now_usec);
-        for (const Worker *w = pool->workers; w && !pool->rolling; w = w->next)
-                if (!w->stranger && w->generation < pool->generation && !worker_is_current(w)) {
-                        report_roll_begins(pool, now_usec);
-                        pool->roll.draining = true;
-                        return;
+        bool draining = false, failed = false;
+
+        for (const Worker *w = pool->workers; w; w = w->next)
+                if (!w->stranger && w->generation < pool->generation) {
+                        draining = draining || !worker_is_current(w);
+                        failed = failed || worker_is_current(w);
                 }
+        if (!pool->rolling && (!draining || failed))
+                return;
+        report_roll_begins(pool, now_usec);
+        pool->roll.draining = !pool->rolling;
 }
 
 int pool_get_verdict(Pool *pool, uint64_t generation, const char **ret_text) {

@@ -32,7 +32,8 @@ static unsigned count_older_generations(const Pool *pool) {
         unsigned n = 0;
 
         for (const Worker *w = pool->workers; w && n < OLDER_GENERATIONS_MAX; w = w->next) {
-                bool known = w->stranger || w->generation == pool->generation;
+                /* What serves on after a roll has failed does not count: it would never end. */
+                bool known = w->stranger || worker_is_current(w) || w->generation == pool->generation;
 
                 for (unsigned i = 0; i < n; i++)
                         known |= found[i] == w->generation;

@@ -23,9 +23,12 @@
 #include "clock.h"
 #include "exchange.h"
 #include "pool-internal.h"
+#include "runtime-directory.h"
+#include "text.h"
 
 #define OUTPUT_MAX (64U * 1024)
 #define ERRORS_MAX (4U * 1024)
+#define DEATH_USEC (100 * USEC_PER_MSEC) /* within which a process is dead that has closed all it had */
 
 struct Trial {
         Worker *worker;            /* borrowed; NULL: it has ended */
@@ -61,9 +64,7 @@ static void append_last_line(Trial *trial, const FcgiStream *errors) {
                 return;
         (void) snprintf(trial->text + n, sizeof(trial->text) - n, ": %.*s",
                         (int) MIN_OF(end - begin, (size_t) 120), errors->data + begin);
-        for (char *c = trial->text + n; *c != '\0'; c++)
-                if ((unsigned char) *c < ' ' || *c == 0x7f)
-                        *c = '?';
+        text_make_ascii(trial->text + n);
 }
 
 static void judge_answer(Trial *trial, const char *path) {
@@ -105,8 +106,9 @@ static int on_answer(sd_event_source *source, int fd, uint32_t revents, void *us
                 (void) snprintf(trial->text, sizeof(trial->text), "--probe=%.80s: %.120s",
                                 pool->p.config->probe, problem.text);
                 append_last_line(trial, &exchange_get_answer(trial->exchange)->errors);
+                trial->end_usec = MIN_OF(trial->end_usec, usec_add(pool_now(pool), DEATH_USEC));
         }
-        trial->done = true;
+        trial->done = r > 0;
         trial->source = sd_event_source_disable_unref(trial->source);
         pool_request_reconcile(pool);
         return 0;
@@ -117,7 +119,8 @@ static int on_answer(sd_event_source *source, int fd, uint32_t revents, void *us
 /* A listener that has one client, *ret_client_fd, and nobody else can find. */
 static int open_listener(bool nonblocking, int *ret_client_fd) {
         _cleanup_close_ int fd = -EBADF, client_fd = -EBADF;
-        const char *directory = getenv("RUNTIME_DIRECTORY");
+        char buffer[PATH_MAX];
+        const char *directory = runtime_directory(buffer);
         struct sockaddr_un sa = { .sun_family = AF_UNIX };
         socklen_t size = sizeof(sa);
         int r = 0;
@@ -211,8 +214,10 @@ void trial_on_death(Pool *pool, const Worker *w) {
         if (pool->trial->done)
                 return;
         (void) snprintf(pool->trial->text, sizeof(pool->trial->text),
-                        "the worker on trial %s before it had answered --probe=%s",
+                        "the worker on trial %s before it had answered --probe=%.80s",
                         worker_format_death(w, death, sizeof(death)), pool->p.config->probe);
+        if (pool->trial->exchange)
+                append_last_line(pool->trial, &exchange_get_answer(pool->trial->exchange)->errors);
         pool->trial->done = true;
 }
 
@@ -231,12 +236,14 @@ static void end(Pool *pool) {
 static void lose_patience(Pool *pool, Trial *trial) {
         char span[64], where[96];
 
+        trial->done = true;
+        if (trial->text[0] != '\0') /* the connection has ended, and its worker lives */
+                return;
         (void) snprintf(trial->text, sizeof(trial->text),
                         "--probe=%s was not answered within --start-timeout=%s, connection still open %s",
                         pool->p.config->probe,
                         clock_format_span(span, sizeof(span), pool->p.config->start_timeout_usec),
                         exchange_describe(trial->exchange, where, sizeof(where)));
-        trial->done = true;
 }
 
 bool trial_drive(Pool *pool, uint64_t now_usec, uint64_t *ret_next_usec) {

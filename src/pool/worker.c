@@ -89,6 +89,7 @@ PlanWorker worker_to_plan(const Worker *w, bool wanted) {
                 .seen = w->seen,
                 .unobservable = w->unobservable,
                 .stranger = w->stranger,
+                .on_trial = w->on_trial,
                 .served = w->served,
                 .worn = w->worn != WORN_NOT,
                 /* Any number that an heir of this helper arrives at, too. */

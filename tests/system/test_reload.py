@@ -70,9 +70,11 @@ BAD = {
     'exits at once': ('exit 3', 'exited with status 3'),
     'exits after 2 s': ('sleep 2; exit 4', 'exited with status 4'),
     'never ready': (f'exec {MISBEHAVE} never-ready', '--start-timeout=3s'),
-    'probe: 500': (f'exec {MISBEHAVE} wrong status', f'--probe={PROBE} was answered with status 500'),
+    'probe: 500': (f'exec {MISBEHAVE} wrong status', 
+                   f'--probe={PROBE} was answered with status 500, expected one below 400: no database: ?'),
     'probe: overloaded': (f'exec {MISBEHAVE} wrong end', f'--probe={PROBE} was refused with FCGI_OVERLOADED'),
     'probe: cut short': (f'exec {MISBEHAVE} wrong eof', f'--probe={PROBE}: connection closed'),
+    'probe: exits': ('exit 3', 'the worker on trial exited with status 3'),
     'probe: hangs': (f'exec {MISBEHAVE} wrong nothing', f'--probe={PROBE} was not answered within --start-timeout=3s'),
 }
 
@@ -123,11 +125,13 @@ def test_bad(application, kind):
     options = [f'--probe={PROBE}'] if kind.startswith('probe') else []
     with make_pool(application, '--start-timeout=3s', *options) as pool, \
             lib.BackgroundLoad(pool, clients=4, duration=300) as load:
-        old = pool.workers()
+        old, n_processes = pool.workers(), len(pool.processes())
         application.deploy(script)
         result = poolctl('reload', pool.service, check=False)
         assert result.returncode == 1 and reason in result.stderr and len(result.stderr.splitlines()) == 1, result
+        lib.wait_until(lambda: len(pool.processes()) == n_processes, what='the worker on trial to have gone')
         assert pool.wait_workers(N_WORKERS) == old
+        poolctl('status', pool.service)
         pool.wait_show('StatusText', lambda text: 'Roll failed' in text and reason in text)
         application.deploy_good()
         pool.reload()
@@ -201,6 +205,9 @@ def test_restart_with_a_probe(application):
         assert pool.restart(check=False).returncode != 0
         pool.wait_journal('answered with status 500', since=since, MESSAGE_ID=MESSAGE['START_FAILED'])
         assert set(old) <= set(pool.workers())
+        # However often it is tried, nobody is left behind.
+        lib.wait_until(lambda: int(pool.show('NRestarts')) >= 4, what='more attempts')
+        assert len(pool.processes()) <= N_WORKERS + 4, pool.processes()
         version = application.deploy_good()
         pool.wait_show('ActiveState', 'active', 30)
         pool.wait_workers(N_WORKERS, without=old, timeout=30)
@@ -307,7 +314,7 @@ def test_once_at_a_time(application):
 @pytest.mark.parametrize('event', ['SIGKILL', 'reexec'])
 def test_helper_goes_meanwhile(application, event):
     """A reload goes on over a crash of the helper and over its execution in place, and its caller hears the verdict."""
-    with make_pool(application, '--ready=1s', restart='always', service='RestartSec=0') as pool, \
+    with make_pool(application, '--ready=300ms', restart='always', service='RestartSec=0') as pool, \
             lib.BackgroundLoad(pool, clients=4, duration=300) as load:
         since, main_pid = lib.journal_cursor(), pool.main_pid
         version = application.deploy_good()
@@ -498,6 +505,9 @@ def test_silent_callers(application):
         pool.reload()
         assert versions(pool) == {version}
         assert 'workers ready' in poolctl('status', pool.service).stdout
+        # Nor does a stop wait for them.
+        pool.stop()
+        assert pool.show('Result') == 'success'
 
 
 def test_no_pool(application):

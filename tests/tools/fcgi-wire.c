@@ -23,7 +23,7 @@ void wire_buffer_done(WireBuffer *b) {
 uint8_t *wire_buffer_extend(WireBuffer *b, size_t n) {
         size_t want = b->n + n;
 
-        if (want > b->n_allocated) {
+        if (want > b->n_allocated || !b->data) {
                 size_t n_new = want * 2 + 256;
                 uint8_t *p = realloc(b->data, n_new);
 

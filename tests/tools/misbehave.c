@@ -36,7 +36,7 @@ typedef enum Answer {
         ANSWER_WRONG_ID,     /* another request's id */
         ANSWER_WRONG_RECORD, /* version 9 */
         ANSWER_WRONG_END,    /* protocol status: overloaded */
-        ANSWER_WRONG_STATUS, /* 500, and a line on FCGI_STDERR that says so */
+        ANSWER_WRONG_STATUS, /* 500, and a long line on FCGI_STDERR that says so in UTF-8 and Latin-1 */
         ANSWER_NOTHING,      /* never */
         ANSWER_PIPE,         /* correct, but a long sleep is a read from a pipe that nobody writes to */
 } Answer;
@@ -250,6 +250,17 @@ static _Noreturn void read_empty_pipe(void) {
         fail(EXIT_FAILURE, "somebody has written to the pipe");
 }
 
+/* A cut after 120 bytes is in the middle of a character. */
+static void put_complaint(WireBuffer *out, uint16_t id) {
+        char text[219] = "no database: ";
+
+        for (size_t i = strlen(text); i + 2 < sizeof(text) - 1; i += 2)
+                memcpy(text + i, "\xc3\xa4", 2);
+        text[sizeof(text) - 2] = '\xe4';
+        text[sizeof(text) - 1] = '\n';
+        wire_put_stream(out, WIRE_STDERR, id, text, sizeof(text));
+}
+
 static void serve_connection(Worker *w, int fd) {
         WireBuffer body = {}, out = {};
         Request q = {};
@@ -266,7 +277,7 @@ static void serve_connection(Worker *w, int fd) {
                 echo_act(&e);
                 if (w->answer == ANSWER_WRONG_STATUS) {
                         e.status = 500;
-                        wire_put_stream(&out, WIRE_STDERR, q.id, "no database\n", 12);
+                        put_complaint(&out, q.id);
                 }
                 while (w->answer == ANSWER_NOTHING)
                         pause();

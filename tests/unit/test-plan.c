@@ -181,12 +181,13 @@ static void check_retiring(const Config *c, unsigned facts, const uint64_t since
                 .stranger = facts & 2,
                 .unobservable = facts & 4,
                 .served = facts & 8,
+                .on_trial = facts & 16,
                 .state_since_usec = T0 - since[0],
                 .signalled_usec = signalled ? T0 - since[1] : 0,
                 .looked_usec = T0 - since[2],
                 .n_retiring = n_retiring,
         };
-        bool idle = c->retire == RETIRE_IDLE && !w.stranger && !w.unobservable;
+        bool idle = c->retire == RETIRE_IDLE && (!w.stranger || w.on_trial) && !w.unobservable;
         bool late = (signalled ? since[1] : since[0]) >= c->stop_timeout_usec, tried = since[2] < since[0];
         PlanStep s = plan_worker(c, &w, T0);
 
@@ -204,7 +205,7 @@ static void check_retiring(const Config *c, unsigned facts, const uint64_t since
                                                         c->stop_timeout_usec));
         } else {
                 /* A program that has its signal may take its time for the rest, one that has served a second. */
-                bool harder = !signalled && (!w.served || since[0] >= PLAN_PATIENCE_USEC);
+                bool harder = !signalled && (!w.served || w.on_trial || since[0] >= PLAN_PATIENCE_USEC);
 
                 EXPECT_EQ(s.verb, harder ? PLAN_TRY_HARDER : PLAN_TRY);
         }
@@ -239,7 +240,7 @@ static void retiring(void) {
                 c.retire = i % 2 ? RETIRE_IDLE : RETIRE_SIGNAL;
                 if (since[1] != USEC_INFINITY && since[1] > since[0])
                         continue;
-                for (unsigned facts = 0; facts < 16; facts++) {
+                for (unsigned facts = 0; facts < 32; facts++) {
                         check_retiring(&c, facts, since, 1);
                         check_retiring(&c, facts, since, 1000);
                 }
@@ -614,9 +615,9 @@ static PlanVerdict verdict_by_rule(const PlanPool *p) {
                 return PLAN_TIMED_OUT;
         if (judged && (p->most_early_deaths >= 3 || (p->phase == POOL_SERVING && p->successor_died)))
                 return PLAN_CRASHED;
-        if (judged && p->n_settled == p->n_slots)
+        if (judged && p->n_settled == p->n_slots && !p->trial_is_due)
                 return p->phase == POOL_STARTING ? PLAN_STARTED : PLAN_ROLLED;
-        if (p->phase < POOL_STOPPING && p->budget_spent && p->n_ready == 0)
+        if (p->phase < POOL_STOPPING && p->budget_spent && p->n_ready == 0 && p->n_slots > 0)
                 return PLAN_BUDGET_SPENT;
         if (p->phase == POOL_STOPPING && p->n_processes == 0)
                 return PLAN_DRAINED;
@@ -642,6 +643,7 @@ static PlanPool make_pool(unsigned code, unsigned facts) {
         p.budget_spent = facts & 4;
         p.rolling = facts & 8;
         p.successor_died = facts & 16;
+        p.trial_is_due = facts & 32;
         return p;
 }
 
@@ -649,7 +651,7 @@ static void pool_exhaustively(void) {
         size_t per_verdict[_PLAN_VERDICT_MAX] = {};
 
         for (unsigned code = 0; code < _POOL_PHASE_MAX * 4 * 5 * 5 * 3 * 5; code++)
-                for (unsigned facts = 0; facts < 32; facts++) {
+                for (unsigned facts = 0; facts < 64; facts++) {
                         PlanPool p = make_pool(code, facts);
                         PlanVerdict v = plan_pool(&p);
 
@@ -659,6 +661,9 @@ static void pool_exhaustively(void) {
 
         for (size_t i = 0; i < _PLAN_VERDICT_MAX; i++)
                 EXPECT(per_verdict[i] > 0);
+
+        /* Nor is one that is to have none. */
+        EXPECT_EQ(plan_pool(&(PlanPool) { .phase = POOL_SERVING, .budget_spent = true }), PLAN_GO_ON);
 
         /* A pool that serves is never given up while one worker is ready. */
         for (unsigned facts = 0; facts < 16; facts++)
