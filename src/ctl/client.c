@@ -13,6 +13,8 @@
 #include "command.h"
 #include "control-protocol.h"
 #include "fd-util.h"
+#include "runtime-directory.h"
+#include "text.h"
 
 #define SYSTEMD_NAME "org.freedesktop.systemd1"
 #define SYSTEMD_PATH "/org/freedesktop/systemd1"
@@ -78,16 +80,21 @@ static int get_runtime_directory(sd_bus *bus, const char *path, char **ret_direc
         return *ret_directory ? 1 : -ENOMEM;
 }
 
-/* Whether there is such a service and it is a pool: 1 with *ret_path, 0 or negative errno. */
-static int find_pool(sd_bus *bus, const char *service, char **ret_path) {
+/* Whether there is such a service and it is a pool: 1 with *ret_path, 0 or negative errno. *state is what
+ * systemd says of it. */
+static int find_pool(sd_bus *bus, const char *service, char **ret_path, char **state) {
         _cleanup_(sd_bus_message_unrefp) sd_bus_message *answer = NULL;
         const char *path;
         int r;
 
+        free(TAKE_PTR(*state));
         r = sd_bus_call_method(bus, SYSTEMD_NAME, SYSTEMD_PATH, SYSTEMD_NAME ".Manager", "LoadUnit", NULL,
                                &answer, "s", service);
         if (r >= 0)
                 r = sd_bus_message_read(answer, "o", &path);
+        if (r >= 0)
+                r = sd_bus_get_property_string(bus, SYSTEMD_NAME, path, SYSTEMD_NAME ".Unit", "LoadState",
+                                               NULL, state);
         if (r >= 0)
                 r = runs_helper(bus, path);
         if (r <= 0)
@@ -96,23 +103,64 @@ static int find_pool(sd_bus *bus, const char *service, char **ret_path) {
         return *ret_path ? 1 : -ENOMEM;
 }
 
+/* The service that a socket starts: 1; 0 if there is no such socket. */
+static int find_service(sd_bus *bus, const char *socket, char **ret_service) {
+        _cleanup_(sd_bus_message_unrefp) sd_bus_message *answer = NULL, *triggers = NULL;
+        const char *path, *service;
+        int r;
+
+        r = sd_bus_call_method(bus, SYSTEMD_NAME, SYSTEMD_PATH, SYSTEMD_NAME ".Manager", "LoadUnit", NULL,
+                               &answer, "s", socket);
+        if (r >= 0)
+                r = sd_bus_message_read(answer, "o", &path);
+        if (r >= 0)
+                r = sd_bus_get_property(bus, SYSTEMD_NAME, path, SYSTEMD_NAME ".Unit", "Triggers", NULL,
+                                        &triggers, "as");
+        if (r >= 0)
+                r = sd_bus_message_enter_container(triggers, SD_BUS_TYPE_ARRAY, "s");
+        if (r >= 0)
+                r = sd_bus_message_read(triggers, "s", &service);
+        if (r <= 0)
+                return r;
+        *ret_service = strdup(service);
+        return *ret_service ? 1 : -ENOMEM;
+}
+
+static int no_such_pool(const char *unit, const char *state, Problem *ret_problem) {
+        bool missing = !state || streq(state, "not-found");
+
+        if (!missing && !streq(state, "loaded"))
+                return problem_set(ret_problem, EXIT_STATUS_NOT_CONFIGURED, -ENOEXEC,
+                                   "%s is %s, expected a service that systemd has loaded", unit, state);
+        return problem_set(ret_problem, missing ? EXIT_STATUS_NOT_INSTALLED : EXIT_STATUS_INVALID_ARGUMENT,
+                           -ENXIO, "%s: no such pool, expected a service that runs fcgi-pool or an "
+                           "instance of " TEMPLATE ".service", unit);
+}
+
 static int find_directory(const char *unit, char **ret_directory, Problem *ret_problem) {
         _cleanup_(sd_bus_flush_close_unrefp) sd_bus *bus = NULL;
-        _cleanup_free_ char *path = NULL;
+        _cleanup_free_ char *path = NULL, *state = NULL, *triggered = NULL;
+        const char *name = unit;
         int r;
 
         r = sd_bus_open_system(&bus);
-        for (unsigned template = 0; template < (is_bare(unit) ? 2U : 1U) && r >= 0 && !path; template++) {
+        if (r >= 0 && has_suffix(unit, ".socket")) {
+                r = find_service(bus, unit, &triggered);
+                name = triggered ?: unit;
+        }
+        for (unsigned template = 0; template < (is_bare(name) ? 2U : 1U) && r >= 0 && !path; template++) {
                 _cleanup_free_ char *service = NULL;
 
-                r = service_name(unit, template, &service);
+                r = service_name(name, template, &service);
                 if (r >= 0)
-                        r = find_pool(bus, service, &path);
+                        r = find_pool(bus, service, &path, &state);
         }
-        if (r >= 0 && !path)
-                return problem_set(ret_problem, EXIT_STATUS_INVALID_ARGUMENT, -ENOENT,
-                                   "%s: no such pool, expected a service that runs fcgi-pool or an "
+        if (r == -EINVAL)
+                return problem_set(ret_problem, EXIT_STATUS_INVALID_ARGUMENT, r,
+                                   "%s: not the name of a unit, expected a service, its socket, or an "
                                    "instance of " TEMPLATE ".service", unit);
+        if (r >= 0 && !path)
+                return no_such_pool(unit, state, ret_problem);
         if (r >= 0)
                 r = get_runtime_directory(bus, path, ret_directory);
         if (r == 0)
@@ -163,7 +211,8 @@ int client_list_units(char ***ret_units, Problem *ret_problem) {
 }
 
 int client_find_socket(const char *unit, char **ret_path, Problem *ret_problem) {
-        const char *own = getenv("RUNTIME_DIRECTORY");
+        char buffer[PATH_MAX];
+        const char *own = runtime_directory(buffer);
         _cleanup_free_ char *directory = NULL;
         int r;
 
@@ -232,17 +281,15 @@ bool client_is_gone(int error) {
         return error == -ECONNRESET || error == -ENOTCONN || error == -EPIPE || error == -ESHUTDOWN;
 }
 
-void client_make_harmless(char *s) {
-        for (; *s != '\0'; s++)
-                if ((unsigned char) *s < ' ' || *s == 0x7f)
-                        *s = '?';
+bool client_has_ended(int error) {
+        return error == -ENOENT || error == -ECONNREFUSED || client_is_gone(error);
 }
 
 int client_problem(int error, const sd_bus_error *bus_error, Problem *ret_problem) {
         (void) problem_set(ret_problem, EXIT_STATUS_UNAVAILABLE, error, "%s",
                            bus_error && bus_error->message ? bus_error->message : strerror(-error));
         if (ret_problem)
-                client_make_harmless(ret_problem->text);
+                text_make_harmless(ret_problem->text);
         return error;
 }
 
@@ -253,7 +300,7 @@ int client_get_string(sd_bus *bus, const char *name, char **ret, Problem *ret_pr
         r = sd_bus_get_property_string(bus, NULL, CONTROL_PATH, CONTROL_INTERFACE, name, &error, ret);
         if (r < 0)
                 return client_problem(r, &error, ret_problem);
-        client_make_harmless(*ret);
+        text_make_harmless(*ret);
         return 0;
 }
 

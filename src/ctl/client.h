@@ -28,11 +28,11 @@ int client_connect(const char *path, sd_bus **ret_bus, Problem *ret_problem);
 int client_get_string(sd_bus *bus, const char *name, char **ret, Problem *ret_problem);
 int client_get_number(sd_bus *bus, const char *name, char type, void *ret, Problem *ret_problem);
 
-/* Replaces control characters: what a helper says may be what a worker says, and is for a terminal. */
-void client_make_harmless(char *s);
-
 /* Whether an error of a call means that the helper went away and the next one can be asked. */
 bool client_is_gone(int error);
+
+/* Whether it means that a pool of client_list_units() does not run any more, which is no news. */
+bool client_has_ended(int error);
 
 /* Fills *ret_problem from what a call has failed with; returns error. */
 int client_problem(int error, const sd_bus_error *bus_error, Problem *ret_problem);

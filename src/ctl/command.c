@@ -213,6 +213,24 @@ static unsigned parse_workers(const char *s, unsigned n_cpus) {
         return *end != '\0' || max < min || max > WORKERS_MAX ? 0 : (unsigned) max;
 }
 
+#define SURGE_DEFAULT 25UL /* in a hundred */
+
+/* N or N%, of all workers, as the helper has it; the default for what it would refuse. */
+static unsigned count_surge(const char *s, unsigned n_workers) {
+        unsigned long n = SURGE_DEFAULT;
+        char *end = NULL;
+
+        if (s && *s >= '0' && *s <= '9')
+                n = strtoul(s, &end, 10);
+        if (!end || (*end != '\0' && !streq(end, "%"))) {
+                n = SURGE_DEFAULT;
+                end = NULL;
+        }
+        if (!end || *end == '%')
+                n = MIN_OF(n, 100UL) * n_workers / 100;
+        return (unsigned) MAX_OF(MIN_OF(n, (unsigned long) n_workers), 1UL);
+}
+
 static int set_string(char **field, const char *value) {
         char *copy;
 
@@ -245,6 +263,8 @@ static int apply(Command *command, const char *name, const char *value, unsigned
 }
 
 static int read_options(char *const *options, unsigned n_cpus, Command *command) {
+        const char *surge = NULL;
+
         for (char *const *o = options; *o && (*o)[0] == '-' && (*o)[1] && !streq(*o, "--"); o++) {
                 _cleanup_free_ char *name = NULL;
                 const char *value = NULL;
@@ -262,10 +282,13 @@ static int read_options(char *const *options, unsigned n_cpus, Command *command)
                         return -ENOMEM;
                 if (!value && !is_flag(name) && o[1] && !streq(o[1], "--"))
                         value = *++o;
+                if (streq(name, "surge"))
+                        surge = value;
                 r = apply(command, name, value ?: "", n_cpus);
                 if (r < 0)
                         return r;
         }
+        command->n_surge = count_surge(surge, command->n_workers);
         return 0;
 }
 

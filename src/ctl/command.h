@@ -9,6 +9,7 @@
 
 typedef struct Command {
         unsigned n_workers;   /* at most; 0: not known */
+        unsigned n_surge;     /* of them at a time, --surge= */
         char *listener;       /* --listener=, or NULL; as are the next two */
         char *retire;
         bool allow_root;

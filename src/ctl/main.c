@@ -75,7 +75,7 @@ static bool set_json(Options *options, const char *value) {
         OPTION("no-legend", 0, NULL, set_no_legend,                                                     \
                "     --no-legend            Do not print headers and sums\n")                           \
         OPTION("no-pager", 0, NULL, set_no_pager,                                                       \
-               "     --no-pager             No effect: there is no pager\n")                            \
+               "     --no-pager             Do not show long output in a pager\n")                \
         OPTION("json", 0, "pretty, short or off", set_json,                                             \
                "     --json=pretty|short|off\n"                                                         \
                "                            Print JSON (default: off)\n")

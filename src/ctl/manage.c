@@ -34,7 +34,7 @@ static int call(const char *unit, const char *method, bool has_number, uint32_t 
         if (r >= 0)
                 return EXIT_SUCCESS;
         fprintf(stderr, "%s\n", problem.text);
-        return problem.exit_status;
+        return problem.exit_status ?: EXIT_STATUS_UNAVAILABLE;
 }
 
 static bool parse_number(const char *s, uint32_t *ret) {

@@ -7,6 +7,7 @@
 #include <inttypes.h>
 
 #include "output.h"
+#include "text.h"
 
 Json json_begin(FILE *file, JsonMode mode) {
         return (Json) { .file = file, .pretty = mode == JSON_PRETTY };
@@ -28,23 +29,6 @@ static void put_string(Json *json, const char *s) {
         for (; *s; s++)
                 put_character(json, (unsigned char) *s);
         fputc('"', json->file);
-}
-
-/* How many bytes the UTF-8 character at data takes, 0 if it is none (RFC 3629). */
-static size_t character_size(const unsigned char *data, size_t size) {
-        static const uint32_t smallest[] = { 0, 0, 0x80, 0x800, 0x10000 };
-        size_t n = data[0] < 0x80 ? 1 : data[0] < 0xc2 ? 0 : data[0] < 0xe0 ? 2 : data[0] < 0xf0 ? 3 :
-                data[0] < 0xf5 ? 4 : 0;
-        uint32_t c = n < 2 ? data[0] : data[0] & (0x7f >> n);
-
-        if (n > size)
-                return 0;
-        for (size_t i = 1; i < n; i++) {
-                if ((data[i] & 0xc0) != 0x80)
-                        return 0;
-                c = c << 6 | (data[i] & 0x3f);
-        }
-        return c < smallest[n] || c > 0x10ffff || (c >= 0xd800 && c < 0xe000) ? 0 : n;
 }
 
 static void new_line(Json *json) {
@@ -90,20 +74,26 @@ void json_string(Json *json, const char *name, const char *s) {
 }
 
 void json_bytes(Json *json, const char *name, const char *data, size_t size) {
-        const unsigned char *p = (const unsigned char *) data;
-
         begin_value(json, name);
         fputc('"', json->file);
         for (size_t i = 0; i < size;) {
-                size_t n = character_size(p + i, size - i);
+                size_t n = text_character_size(data + i, size - i);
 
                 if (n == 0)
                         fputs("\\ufffd", json->file);
-                for (size_t k = 0; k < n; k++)
-                        put_character(json, p[i + k]);
+                if (n == 2 && (unsigned char) data[i] == 0xc2 && (unsigned char) data[i + 1] < 0xa0)
+                        fprintf(json->file, "\\u%04x", (unsigned char) data[i + 1]); /* CSI, OSC ... */
+                else
+                        for (size_t k = 0; k < n; k++)
+                                put_character(json, (unsigned char) data[i + k]);
                 i += MAX_OF(n, (size_t) 1);
         }
         fputc('"', json->file);
+}
+
+void json_bool(Json *json, const char *name, bool b) {
+        begin_value(json, name);
+        fputs(b ? "true" : "false", json->file);
 }
 
 void json_unsigned(Json *json, const char *name, uint64_t n) {

@@ -37,5 +37,6 @@ void json_close(Json *json, char bracket);
 void json_string(Json *json, const char *name, const char *s);
 /* Any bytes: what is not UTF-8 becomes U+FFFD. */
 void json_bytes(Json *json, const char *name, const char *data, size_t size);
+void json_bool(Json *json, const char *name, bool b);
 void json_unsigned(Json *json, const char *name, uint64_t n);
 void json_null(Json *json, const char *name);

@@ -2,7 +2,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /* less(1) with the options that systemctl(1) gives it ends by itself if all fits on the screen. A pager that
- * cannot be run is none: what it would have shown is printed by cat, which the shell knows how to find. */
+ * cannot be run is none: what it would have shown is printed by cat, which the shell knows how to find.
+ * LESSSECURE= keeps less(1) from running commands: it may run as root for somebody who is not. */
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -18,13 +19,15 @@
 static const char *find_pager(void) {
         const char *pager = getenv("SYSTEMD_PAGER") ?: getenv("PAGER");
 
-        if (!pager)
+        /* Who may only run us as somebody else must not choose what else runs. */
+        if (!pager || ((getenv("SUDO_UID") || getenv("PKEXEC_UID")) && pager[0] != '\0'))
                 return FALLBACK;
         return pager[0] == '\0' || streq(pager, "cat") ? NULL : pager;
 }
 
 static void _noreturn_ run_pager(const char *pager, int input_fd) {
-        if (dup2(input_fd, STDIN_FILENO) >= 0 && setenv("LESS", getenv("SYSTEMD_LESS") ?: "FRSXMK", 1) == 0)
+        if (dup2(input_fd, STDIN_FILENO) >= 0 && setenv("LESSSECURE", "1", 1) == 0 &&
+            setenv("LESS", getenv("SYSTEMD_LESS") ?: "FRSXMK", 1) == 0)
                 (void) execl("/bin/sh", "sh", "-c", pager, NULL);
         _exit(EXIT_FAILURE);
 }

@@ -15,6 +15,7 @@
 #include "clock.h"
 #include "exchange.h"
 #include "probe.h"
+#include "text.h"
 
 #define TIMEOUT_USEC (30 * USEC_PER_SEC)
 #define OUTPUT_MAX (16U * 1024 * 1024)
@@ -32,10 +33,12 @@ static int wait_for(int fd, short events, uint64_t end_usec) {
         struct pollfd p = { .fd = fd, .events = events };
         int r;
 
+        if (left == 0) /* however much there still is to come */
+                return -ETIMEDOUT;
         r = poll(&p, 1, (int) MIN_OF((left + 999) / USEC_PER_MSEC, (uint64_t) INT32_MAX));
         if (r < 0)
                 return errno == EINTR ? 0 : -errno;
-        return r == 0 && left == 0 ? -ETIMEDOUT : 0;
+        return r == 0 ? -ETIMEDOUT : 0;
 }
 
 static int dial(const struct sockaddr *sa, socklen_t size, uint64_t end_usec) {
@@ -141,17 +144,20 @@ static int drive(Exchange *exchange, uint64_t begin_usec, Times *times, Problem 
 
 /* Lines, each behind a prefix. */
 static void print_harmless(FILE *file, const char *prefix, const char *data, size_t size) {
-        bool begins = true;
+        bool begins = true, harmless;
+        size_t n;
 
-        for (size_t i = 0; i < size; i++) {
-                unsigned char c = (unsigned char) data[i];
-
-                if (c == '\r' && i + 1 < size && data[i + 1] == '\n')
+        for (size_t i = 0; i < size; i += n) {
+                n = text_next(data + i, size - i, &harmless);
+                if (data[i] == '\r' && i + 1 < size && data[i + 1] == '\n')
                         continue;
                 if (begins)
                         fputs(prefix, file);
-                begins = c == '\n';
-                fputc((c < ' ' && c != '\n' && c != '\t') || c == 0x7f ? '?' : c, file);
+                begins = data[i] == '\n';
+                if (harmless || begins || data[i] == '\t')
+                        (void) fwrite(data + i, 1, n, file);
+                else
+                        fputc('?', file);
         }
         if (!begins)
                 fputc('\n', file);
@@ -196,6 +202,7 @@ static void print_json(const FcgiAnswer *answer, const CgiResponse *response, co
         json_bytes(&json, "header", response->header.data, response->header.size);
         json_bytes(&json, "body", response->body.data, response->body.size);
         json_bytes(&json, "stderr", answer->errors.data, answer->errors.size);
+        json_bool(&json, "truncated", answer->output.truncated || answer->errors.truncated);
         json_string(&json, "protocol_status", fcgi_protocol_status_to_string(answer->protocol_status));
         json_unsigned(&json, "app_status", answer->app_status);
         json_unsigned(&json, "connected_usec", times->connected_usec);

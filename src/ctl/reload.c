@@ -16,6 +16,7 @@
 #include "clock.h"
 #include "control-protocol.h"
 #include "reload.h"
+#include "text.h"
 
 #define ATTEMPTS_MAX 20U        /* connections that may end while we wait */
 
@@ -73,7 +74,7 @@ static int on_verdict(sd_bus_message *answer, void *userdata, sd_bus_error *ret_
         if (r >= 0)
                 wait->summary = strdup(summary);
         if (wait->summary)
-                client_make_harmless(wait->summary);
+                text_make_harmless(wait->summary);
         return r < 0 ? r : 0;
 }
 
@@ -126,8 +127,11 @@ static int reload_here(const char *path, unsigned attempt, uint64_t *generation,
         r = sd_bus_set_method_call_timeout(bus, UINT64_MAX);
         if (r >= 0 && *generation == 0)
                 r = begin_here(bus, attempt > 0, generation, wait->problem);
-        if (r >= 0)
+        if (r >= 0) {
                 r = wait_here(bus, *generation, wait);
+                if (r < 0 && !client_is_gone(r))
+                        (void) client_problem(r, NULL, wait->problem);
+        }
         return r;
 }
 
@@ -176,7 +180,7 @@ static int find(char *const *arguments, char **ret_path, Problem *ret_problem) {
 
 static int complain(const Problem *problem) {
         fprintf(stderr, "%s\n", problem->text);
-        return problem->exit_status;
+        return problem->exit_status ?: EXIT_STATUS_UNAVAILABLE;
 }
 
 int reload(const Output *output, char *const *arguments) {

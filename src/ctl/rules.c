@@ -255,7 +255,7 @@ static void judge_restarts(Report *r, const Service *s) {
 static void judge_resources(Report *r, const Service *s) {
         unsigned n_workers = s->command.known ? s->command.n_workers : 0;
         /* Beside the workers helper and guardian, and the successors of a roll. */
-        uint64_t n_tasks = (uint64_t) n_workers + MAX_OF(n_workers / 4, 1U) + 2;
+        uint64_t n_tasks = (uint64_t) n_workers + (s->command.known ? s->command.n_surge : 1) + 2;
         uint64_t n_files = fd_limits_open_files(n_workers), n_stored = fd_limits_stored(n_workers);
         char value[32];
 
@@ -281,6 +281,27 @@ static void judge_resources(Report *r, const Service *s) {
                 report_fault(r, "Service", "TasksMax", value,
                              "Too few for the workers and their successors: they cannot be started.",
                              "TasksMax=%" PRIu64, n_tasks);
+}
+
+static bool runs_poolctl(char *const *argv) {
+        for (; argv && *argv; argv++) {
+                const char *slash = strrchr(*argv, '/');
+
+                if (streq(slash ? slash + 1 : *argv, "fcgi-poolctl"))
+                        return true;
+        }
+        return false;
+}
+
+static void judge_control(Report *r, const Service *s) {
+        if (!s->runtime_directories || !*s->runtime_directories)
+                report_fault(r, "Service", "RuntimeDirectory", "",
+                             "fcgi-poolctl, and with it systemctl reload, cannot talk to the pool.",
+                             "RuntimeDirectory=%%N\nRuntimeDirectoryPreserve=restart");
+        if (!runs_poolctl(s->exec_reload))
+                report_remark(r, "Service", "ExecReload", "",
+                              "systemctl reload does not replace the workers, or does not say how it went.",
+                              "ExecReload=\nExecReload=fcgi-poolctl reload");
 }
 
 static bool filter_allows(const Filter *filter, const char *name) {
@@ -486,6 +507,7 @@ int rules_judge(const Service *service, const Socket *sockets, size_t n_sockets,
                 judge_words(&report, service, service_rules, ELEMENTSOF(service_rules));
                 judge_restarts(&report, service);
                 judge_resources(&report, service);
+                judge_control(&report, service);
                 judge_sandbox(&report, service);
                 if (has_unix_listener(sockets, n_sockets))
                         judge_queue(&report, service);

@@ -49,6 +49,7 @@ typedef struct Service {
         uint64_t tasks_max, n_files_max;       /* TasksMax=, the soft LimitNOFILE= */
 
         char *user, *dynamic_user, *remove_ipc;
+        char **exec_reload;
         char **runtime_directories;
         char *runtime_directory_preserve;
         char *private_tmp, *private_users, *private_pids, *private_network, *private_ipc;

@@ -180,38 +180,52 @@ static const Column pool_columns[] = {
         { "STATUS", "status", false },
 };
 
-/* A line for each unit that answers; one that ends meanwhile is not there any more. */
-static int add_pool(Table *table, const char *unit) {
+/* A line for each unit that answers. */
+static int add_pool(Table *table, const char *unit, Problem *ret_problem) {
         _cleanup_free_ char *path = NULL, *name = NULL, *phase = NULL, *text = NULL;
         _cleanup_(sd_bus_close_unrefp) sd_bus *bus = NULL;
         int r;
 
-        if (client_find_socket(unit, &path, NULL) < 0 || client_connect(path, &bus, NULL) < 0 ||
-            client_get_string(bus, "Name", &name, NULL) < 0 ||
-            client_get_string(bus, "Phase", &phase, NULL) < 0 ||
-            client_get_string(bus, "Status", &text, NULL) < 0)
-                return 0;
+        r = client_find_socket(unit, &path, ret_problem);
+        if (r >= 0)
+                r = client_connect(path, &bus, ret_problem);
+        if (r >= 0)
+                r = client_get_string(bus, "Name", &name, ret_problem);
+        if (r >= 0)
+                r = client_get_string(bus, "Phase", &phase, ret_problem);
+        if (r >= 0)
+                r = client_get_string(bus, "Status", &text, ret_problem);
+        if (r < 0)
+                return r;
         r = table_add_text(table, name, COLOUR_NONE);
         if (r >= 0)
                 r = table_add_text(table, unit, COLOUR_NONE);
         if (r >= 0)
                 r = table_add_text(table, phase, streq(phase, "serving") ? COLOUR_GOOD : COLOUR_WARN);
-        return r < 0 ? r : table_add_text(table, text, COLOUR_NONE);
+        if (r >= 0)
+                r = table_add_text(table, text, COLOUR_NONE);
+        return r < 0 ? problem_set(ret_problem, EXIT_STATUS_OS_ERROR, -ENOMEM, "Out of memory") : 0;
 }
 
 int list(const Output *output, char *const *arguments) {
         _cleanup_(table_freep) Table *table = table_new(pool_columns, ELEMENTSOF(pool_columns));
         _cleanup_strv_free_ char **units = NULL;
+        int r, exit_status = EXIT_SUCCESS;
         Problem problem = {};
-        int r;
 
         r = table ? client_list_units(&units, &problem) : -ENOMEM;
-        for (char **unit = units; r >= 0 && unit && *unit; unit++)
-                r = add_pool(table, *unit);
         if (r < 0) {
                 fprintf(stderr, "%s\n", problem.text[0] != '\0' ? problem.text : strerror(-r));
                 return problem.exit_status ?: EXIT_STATUS_OS_ERROR;
         }
+        for (char **unit = units; unit && *unit; unit++) {
+                problem = (Problem) {};
+                r = add_pool(table, *unit, &problem);
+                if (r < 0 && !client_has_ended(r)) {
+                        fprintf(stderr, "%s\n", problem.text);
+                        exit_status = exit_status == EXIT_SUCCESS ? problem.exit_status : exit_status;
+                }
+        }
         table_print(table, output, output->colours);
-        return EXIT_SUCCESS;
+        return exit_status;
 }

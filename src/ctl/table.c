@@ -8,6 +8,7 @@
 #include <inttypes.h>
 
 #include "table.h"
+#include "text.h"
 
 typedef struct Cell {
         char *text;      /* owned; NULL: none */
@@ -54,12 +55,6 @@ Table *table_free(Table *table) {
         return NULL;
 }
 
-static void make_printable(char *s) {
-        for (; *s; s++)
-                if ((unsigned char) *s < ' ' || *s == 0x7f)
-                        *s = '?';
-}
-
 static int add(Table *table, const Cell *cell, const char *text) {
         char *copy = NULL;
 
@@ -76,7 +71,7 @@ static int add(Table *table, const Cell *cell, const char *text) {
                 copy = strdup(text);
                 if (!copy)
                         return -ENOMEM;
-                make_printable(copy);
+                text_make_harmless(copy);
         }
         table->cells[table->n_cells] = *cell;
         table->cells[table->n_cells++].text = copy;

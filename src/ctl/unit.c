@@ -267,6 +267,7 @@ static const Property service_properties[] = {
         SERVICE("StartLimitIntervalUSec", TYPE_U64, start_limit_interval_usec),
         SERVICE("StartLimitBurst", TYPE_U32, start_limit_burst),
         SERVICE("ExecStart", TYPE_COMMAND, exec_start),
+        SERVICE("ExecReload", TYPE_COMMAND, exec_reload),
         SERVICE("Environment", TYPE_STRV, environment),
         SERVICE("EnvironmentFiles", TYPE_FILES, environment_files),
         SERVICE("CPUAffinity", TYPE_CPUS, cpus_restricted),

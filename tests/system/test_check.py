@@ -106,6 +106,9 @@ CASES = [
     ('service', 'PrivateUsers=yes', (FAULT, 'PrivateUsers=')),
     ('service', 'PrivateNetwork=yes', (REMARK, 'PrivateNetwork=yes')),
     ('service', 'PrivateIPC=yes', (REMARK, 'PrivateIPC=yes')),
+    ('service', 'RuntimeDirectory=', (FAULT, 'RuntimeDirectory=')),
+    ('service', 'ExecReload=', (REMARK, 'ExecReload=')),
+    ('service', 'ExecReload=\nExecReload=/bin/kill -HUP $MAINPID', (REMARK, 'ExecReload=')),
     ('service', 'RuntimeDirectoryPreserve=no', (FAULT, 'RuntimeDirectoryPreserve=no')),
     ('service', 'SystemCallFilter=@system-service\nSystemCallFilter=~pidfd_getfd', (FAULT, 'SystemCallFilter=~pidfd_getfd')),
     ('service', 'SystemCallFilter=~@debug', (FAULT, 'SystemCallFilter=~pidfd_getfd')),
@@ -145,28 +148,55 @@ def without_requires(text):
     return re.sub('^Requires=.*\n', '', text, flags=re.MULTILINE)
 
 
-@pytest.mark.parametrize('since, part, lines, expected', cases(252, CASES) + cases(254, CASES_254) + cases(257, CASES_257))
-def test_each_setting(systemd_version, since, part, lines, expected):
+SETTINGS = cases(252, CASES) + cases(254, CASES_254) + cases(257, CASES_257)
+
+
+def make_case(n, part, lines):
+    """The units of a case, with a name of its own in place of "checked"."""
+    pool = Checked(f'checked-{n}', **{part: lines.replace('checked', f'checked-{n}')})
+    if lines == 'Requires=':
+        # Dependencies add up and cannot be taken back.
+        pool.service_text = lambda: without_requires(Checked.service_text(pool))
+    return pool
+
+
+@pytest.fixture(scope='module')
+def settings(systemd_version):
+    """{id: (pool, what is found, what is found after the drop-ins that it prints)}; systemd reads all units at once."""
+    pools = {}
+    try:
+        with lib.one_reload():
+            for n, case in enumerate(SETTINGS):
+                since, part, lines, _ = case.values
+                if systemd_version >= since:
+                    pools[case.id] = make_case(n, part, lines).__enter__()
+        findings = {name: pool.check() for name, pool in pools.items()}
+        with lib.one_reload():
+            for name, pool in pools.items():
+                for finding in findings[name]:
+                    pool.drop_in([f'[{finding["section"]}]', finding['remedy']], finding['unit'])
+        yield {name: (pool, findings[name], pool.check()) for name, pool in pools.items()}
+    finally:
+        with lib.one_reload():
+            for pool in pools.values():
+                pool.clean_up()
+
+
+@pytest.mark.parametrize('since, part, lines, expected', SETTINGS)
+def test_each_setting(request, systemd_version, settings, since, part, lines, expected):
     """One wrong setting is found, and nothing else; the drop-in that it prints puts it right."""
     if systemd_version < since:
         pytest.skip(f'systemd {since} has it')
-    with Checked(**{part: lines}) as pool:
-        if lines == 'Requires=':
-            # Dependencies add up and cannot be taken back.
-            pool.service_text = lambda: without_requires(Checked.service_text(pool))
-            pool.write_units()
-        findings = pool.check()
-        if expected is None:
-            assert findings == []
-            return
-        severity, setting = expected
-        if setting == 'PrivateUsers=':
-            setting += 'yes' if systemd_version < 257 else 'self'
-        assert summary(findings) == [(severity, setting)]
-        finding, = findings
-        assert finding['unit'] == (pool.socket if part == 'socket' else pool.service)
-        pool.drop_in([f'[{finding["section"]}]', finding['remedy']], finding['unit'])
-        assert pool.check() == []
+    pool, findings, afterwards = settings[request.node.callspec.id]
+    assert afterwards == []
+    if expected is None:
+        assert findings == []
+        return
+    severity, setting = expected
+    if setting == 'PrivateUsers=':
+        setting += 'yes' if systemd_version < 257 else 'self'
+    assert summary(findings) == [(severity, setting.replace('checked', pool.name))]
+    assert findings[0]['unit'] == (pool.socket if part == 'socket' else pool.service)
 
 
 def test_many_at_once():

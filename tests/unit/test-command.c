@@ -8,6 +8,7 @@
 
 #include "command.h"
 #include "config.h"
+#include "plan.h"
 #include "test.h"
 
 #define N_CPUS 3U
@@ -71,6 +72,7 @@ static void agrees_with_the_helper(void) {
                 { "--retire", "signal" }, { "--start-timeout", "1s" }, { "--crash-budget", "1/1s" },
                 { "--listener", "blocking" }, { "--socket-activation" }, { "--worker-capabilities", "CAP_KILL" },
                 { "--allow-root" }, { "--max-lifetime", "1h" }, { "--max-memory", "1G" }, { "--request-timeout", "9s" },
+                { "--surge", "2" }, { "--surge", "9" }, { "--surge=50%" }, { "--surge", "1%" }, { "--probe", "/x" },
                 { "--check" }, { "-w", "4" }, { "-w4" }, { "--workers", "auto" }, { "--name=--allow-root" },
         };
 
@@ -89,6 +91,7 @@ static void agrees_with_the_helper(void) {
                 EXPECT_EQ(command_parse(argv, NULL, N_CPUS, &c), 0);
                 EXPECT_EQ(c.n_workers, 5);
                 EXPECT_EQ(c.n_workers, config->n_workers);
+                EXPECT_EQ(c.n_surge, MIN_OF(plan_surge(config, 5), 5U));
                 EXPECT_EQ(c.allow_root, config->allow_root);
                 EXPECT_STREQ(c.retire ?: "idle", retire_mode_to_string(config->retire));
                 EXPECT_STREQ(c.listener ?: "as passed", listener_mode_to_string(config->listener));

@@ -24,7 +24,7 @@
         .triggered_by = WORDS("x.socket"),                                                      \
         .requires = WORDS("sysinit.target", "x.socket"),                                        \
         .start_limit_burst = 5,                                                                 \
-        .command = { .known = true, .n_workers = N_WORKERS },                                   \
+        .command = { .known = true, .n_workers = N_WORKERS, .n_surge = 1 },                      \
         .type = WORD("notify"),                                                                 \
         .exit_type = WORD("main"),                                                              \
         .notify_access = WORD("main"),                                                          \
@@ -47,6 +47,7 @@
         .user = WORD("fcgi-pool"),                                                              \
         .dynamic_user = WORD("no"),                                                             \
         .remove_ipc = WORD("no"),                                                               \
+        .exec_reload = WORDS("/usr/bin/fcgi-poolctl", "reload"),                                \
         .runtime_directories = WORDS("x"),                                                      \
         .runtime_directory_preserve = WORD("restart"),                                          \
         .private_tmp = WORD("no"),                                                              \
@@ -371,6 +372,7 @@ static void tasks(void) {
         f.service.tasks_max = UINT64_MAX;
         expect_nothing(&f);
         f.service.command.n_workers = 16;
+        f.service.command.n_surge = 4;
         f.service.tasks_max = 21;
         expect(&f, SEVERITY_FAULT, "TasksMax", "21", "TasksMax=22");
         f.service.command.known = false;
@@ -445,8 +447,21 @@ static void no_runtime_directory(void) {
 
         f.service.runtime_directories = NULL;
         f.service.runtime_directory_preserve = WORD("no");
-        expect_nothing(&f);
+        expect(&f, SEVERITY_FAULT, "RuntimeDirectory", "",
+               "RuntimeDirectory=%N\nRuntimeDirectoryPreserve=restart");
         f.service.runtime_directories = (char *[]) { NULL };
+        expect(&f, SEVERITY_FAULT, "RuntimeDirectory", "",
+               "RuntimeDirectory=%N\nRuntimeDirectoryPreserve=restart");
+}
+
+static void reload(void) {
+        FIXTURE(f);
+
+        f.service.exec_reload = NULL;
+        expect(&f, SEVERITY_REMARK, "ExecReload", "", "ExecReload=\nExecReload=fcgi-poolctl reload");
+        f.service.exec_reload = WORDS("/bin/kill", "-HUP", "$MAINPID");
+        expect(&f, SEVERITY_REMARK, "ExecReload", "", "ExecReload=\nExecReload=fcgi-poolctl reload");
+        f.service.exec_reload = WORDS("fcgi-poolctl", "reload");
         expect_nothing(&f);
 }
 
@@ -589,5 +604,6 @@ TEST_MAIN(TEST(template_is_clean), TEST(unknown_settings), TEST(words), TEST(pri
           TEST(restart_kill_signal), TEST(start_limits), TEST(restart_prevention), TEST(spans),
           TEST(success_of_the_restart_signal), TEST(fd_store), TEST(large_store), TEST(open_files), TEST(tasks),
           TEST(system_calls), TEST(address_families), TEST(dynamic_user), TEST(root), TEST(no_runtime_directory),
+          TEST(reload),
           TEST(non_blocking), TEST(sockets_of_the_service), TEST(accept_without_service), TEST(number_of_workers),
           TEST(what_is_no_stream), TEST(socket_in_runtime_directory), TEST(path_stays), TEST(many))
