@@ -61,7 +61,24 @@ def systemctl(*args, check=True, timeout=120):
     return run(['systemctl', '--no-pager', '--no-ask-password', *args], check=check, timeout=timeout)
 
 
+_reload_is_put_off = False
+
+
+@contextlib.contextmanager
+def one_reload():
+    """Units written and removed inside are read at the end, all at once."""
+    global _reload_is_put_off
+    _reload_is_put_off = True
+    try:
+        yield
+    finally:
+        _reload_is_put_off = False
+        daemon_reload()
+
+
 def daemon_reload():
+    if _reload_is_put_off:
+        return
     systemctl('daemon-reload')
 
 
