@@ -105,6 +105,9 @@ static void extend_timeout(Manager *m) {
         if (m->pool && pool_is_draining(m->pool))
                 usec = MAX_OF(usec, stop_usec(m->config));
         notify_extend_timeout(m->notify, usec_add(usec, SLACK_USEC));
+        /* PID 1 extends the time of the watchdog, too, until it hears of us. */
+        if (m->watchdog_usec > 0)
+                notify_watchdog(m->notify);
 }
 
 static void on_pool_status(void *userdata) {

@@ -332,6 +332,21 @@ def test_helper_goes_meanwhile(application, event):
     assert result['ok'] > 0 and result['failed'] == 0, result
 
 
+def test_hang_meanwhile(application):
+    """That a reload takes its time does not keep the watchdog from a helper that hangs."""
+    with make_pool(application, restart='always', service=['RestartSec=0', 'WatchdogSec=6s']) as pool, \
+            lib.BackgroundLoad(pool, clients=1, query='sleep=10000') as slow:
+        lib.wait_until(lambda: sum(row['requests'] for row in rows(pool)), what='the request to be accepted')
+        since, main_pid = lib.journal_cursor(), pool.main_pid
+        with lib.Background(['fcgi-poolctl', 'reload', pool.service]) as reload:
+            pool.wait_show('StatusText', lambda text: '1 retiring' in text)
+            os.kill(main_pid, signal.SIGSTOP)
+            pool.wait_journal("Failed with result 'watchdog'", since=since, timeout=15)
+            _, errors = reload.finish()
+        assert reload.returncode == 0, errors
+        assert slow.finish()['ok'] == 1
+
+
 def test_stop_wins(application):
     """A stop in the middle of a reload is a stop, and the caller of the reload hears of it."""
     with make_pool(application, '--ready=2s') as pool, \
