@@ -552,7 +552,7 @@ static _Noreturn void mode_wrong(Worker *w, const Args *a) {
         for (size_t i = 0; i < ELEMENTSOF(kinds); i++)
                 if (strcmp(arg_text(a, 0), kinds[i].name) == 0) {
                         w->answer = kinds[i].answer;
-                        serve_blocking(w);
+                        serve_poll(w); /* on any listener */
                 }
         fail(EXIT_USAGE, "wrong: expected a kind, not '%s'; try --help", arg_text(a, 0));
 }
