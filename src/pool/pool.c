@@ -454,7 +454,14 @@ static void look(Pool *pool, Worker *w, uint64_t now_usec) {
         o = observe_worker(w->pid, l->fd, l->inode, NULL);
         w->looked_usec = now_usec;
         w->seen = o == OBSERVE_WAITING || o == OBSERVE_CONNECTED;
-        w->unobservable = o == OBSERVE_UNKNOWN;
+        if (o != OBSERVE_UNKNOWN) {
+                w->looked_into = true;
+                w->unknown_since_usec = 0;
+        } else if (w->unknown_since_usec == 0)
+                w->unknown_since_usec = now_usec;
+        /* A process that is just ending cannot be looked into either. */
+        w->unobservable = o == OBSERVE_UNKNOWN &&
+                (!w->looked_into || usec_sub(now_usec, w->unknown_since_usec) >= PLAN_ASSUME_READY_USEC);
 }
 
 static void bury(Pool *pool, Worker *w, uint64_t now_usec) {

@@ -61,6 +61,8 @@ struct Worker {
         bool announced;
         bool seen;
         bool unobservable;
+        bool looked_into;              /* a look could tell, once */
+        uint64_t unknown_since_usec;   /* the first of the last looks that could not; 0: the last could */
         bool served;                   /* has been ready */
         bool large;                    /* above --max-memory, when last asked for */
         bool stuck, aborted;
