@@ -51,6 +51,17 @@ static inline void free_ptr(void *p) {
         free(*(void **) p);
 }
 
+/* Puts a copy of s in the place of *p. -ENOMEM. */
+static inline int free_and_strdup(char **p, const char *s) {
+        char *copy = strdup(s);
+
+        if (!copy)
+                return -ENOMEM;
+        free(*p);
+        *p = copy;
+        return 0;
+}
+
 static inline bool streq(const char *a, const char *b) {
         return strcmp(a, b) == 0;
 }

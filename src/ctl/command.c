@@ -231,17 +231,6 @@ static unsigned count_surge(const char *s, unsigned n_workers) {
         return (unsigned) MAX_OF(MIN_OF(n, (unsigned long) n_workers), 1UL);
 }
 
-static int set_string(char **field, const char *value) {
-        char *copy;
-
-        copy = strdup(value);
-        if (!copy)
-                return -ENOMEM;
-        free(*field);
-        *field = copy;
-        return 0;
-}
-
 static bool is_flag(const char *name) {
         for (size_t i = 0; i < ELEMENTSOF(flags); i++)
                 if (streq(flags[i], name))
@@ -256,9 +245,9 @@ static int apply(Command *command, const char *name, const char *value, unsigned
         else if (streq(name, "allow-root"))
                 command->allow_root = true;
         else if (streq(name, "listener"))
-                return set_string(&command->listener, value);
+                return free_and_strdup(&command->listener, value);
         else if (streq(name, "retire"))
-                return set_string(&command->retire, value);
+                return free_and_strdup(&command->retire, value);
         return 0;
 }
 

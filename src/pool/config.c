@@ -208,22 +208,12 @@ static int set_workers(Parser *p, const char *value) {
         return 0;
 }
 
-static int replace_string(char **s, const char *value) {
-        char *copy = strdup(value);
-
-        if (!copy)
-                return -ENOMEM;
-        free(*s);
-        *s = copy;
-        return 0;
-}
-
 static int set_name(Parser *p, const char *value) {
         size_t l = strspn(value, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789:_.@\\-");
 
         if (value[l] != '\0' || l > NAME_LENGTH_MAX)
                 return -EINVAL;
-        return replace_string(&p->config->name, value);
+        return free_and_strdup(&p->config->name, value);
 }
 
 static const char *const ready_modes[] = {
@@ -325,7 +315,7 @@ static int set_probe(Parser *p, const char *value) {
                 if (*c <= ' ' || *c > '~')
                         return -EINVAL;
 
-        return replace_string(&p->config->probe, value);
+        return free_and_strdup(&p->config->probe, value);
 }
 
 static int set_max_lifetime(Parser *p, const char *value) {
