@@ -277,6 +277,18 @@ int client_connect(const char *path, sd_bus **ret_bus, Problem *ret_problem) {
         return 0;
 }
 
+int client_open(const char *unit, char **ret_path, sd_bus **ret_bus, Problem *ret_problem) {
+        _cleanup_free_ char *path = NULL;
+        int r;
+
+        r = client_find_socket(unit, &path, ret_problem);
+        if (r >= 0)
+                r = client_connect(path, ret_bus, ret_problem);
+        if (r >= 0 && ret_path)
+                *ret_path = TAKE_PTR(path);
+        return r;
+}
+
 bool client_is_gone(int error) {
         return error == -ECONNRESET || error == -ENOTCONN || error == -EPIPE || error == -ESHUTDOWN;
 }

@@ -11,8 +11,8 @@
 /* Where the control socket of a pool is. unit is the name of its service, with or without ".service", or of
  * an instance of fcgi-pool@.service alone; PID 1 is asked for its RuntimeDirectory=. NULL stands for
  * $RUNTIME_DIRECTORY, which commands of the service itself have. *ret_path is to be freed. Negative errno
- * with *ret_problem: -ENOENT, no such unit; -ENXIO, it has no runtime directory or none is set; what sd-bus
- * fails with. */
+ * with *ret_problem: -EINVAL, not the name of a unit; -ENOEXEC, systemd has not loaded it; -ENXIO, no such
+ * pool, or it has no runtime directory or none is set; what sd-bus fails with. */
 int client_find_socket(const char *unit, char **ret_path, Problem *ret_problem);
 
 /* The services that run and whose ExecStart= is fcgi-pool, a NULL-terminated array to be freed, or NULL for
@@ -22,6 +22,9 @@ int client_list_units(char ***ret_units, Problem *ret_problem);
 /* Connects to a helper. If there is none because it restarts, the connection waits for the next one, in the
  * first call. Negative errno with *ret_problem: -ENOENT or -ECONNREFUSED, the pool does not run; -EACCES. */
 int client_connect(const char *path, sd_bus **ret_bus, Problem *ret_problem);
+
+/* Both, for one connection. ret_path may be NULL. */
+int client_open(const char *unit, char **ret_path, sd_bus **ret_bus, Problem *ret_problem);
 
 /* A property of the pool. *ret is to be freed, if it is a string, and has no control characters. Negative
  * errno with *ret_problem. */

@@ -14,13 +14,10 @@ static int call(const char *unit, const char *method, bool has_number, uint32_t 
         _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
         _cleanup_(sd_bus_message_unrefp) sd_bus_message *message = NULL;
         _cleanup_(sd_bus_close_unrefp) sd_bus *bus = NULL;
-        _cleanup_free_ char *path = NULL;
         Problem problem = {};
         int r;
 
-        r = client_find_socket(unit, &path, &problem);
-        if (r >= 0)
-                r = client_connect(path, &bus, &problem);
+        r = client_open(unit, NULL, &bus, &problem);
         if (r >= 0) {
                 r = sd_bus_message_new_method_call(bus, &message, NULL, CONTROL_PATH, CONTROL_INTERFACE,
                                                    method);

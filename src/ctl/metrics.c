@@ -149,9 +149,7 @@ static int ask(const char *unit, PoolMetrics *ret, Problem *ret_problem) {
         _cleanup_(metrics_done) PoolMetrics m = {};
         int r;
 
-        r = client_find_socket(unit, &m.path, ret_problem);
-        if (r >= 0)
-                r = client_connect(m.path, &bus, ret_problem);
+        r = client_open(unit, &m.path, &bus, ret_problem);
         if (r >= 0)
                 r = client_get_string(bus, "Name", &m.name, ret_problem);
         if (r >= 0)

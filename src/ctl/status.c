@@ -116,15 +116,13 @@ static int add_rows(sd_bus *bus, Table *table, Problem *ret_problem) {
 
 static int show_pool(const Output *output, const char *unit, Json *json, Problem *ret_problem) {
         _cleanup_(table_freep) Table *table = table_new(worker_columns, ELEMENTSOF(worker_columns));
-        _cleanup_free_ char *path = NULL, *status = NULL, *name = NULL;
+        _cleanup_free_ char *status = NULL, *name = NULL;
         _cleanup_(sd_bus_close_unrefp) sd_bus *bus = NULL;
         int r;
 
         if (!table)
                 return problem_set(ret_problem, EXIT_STATUS_OS_ERROR, -ENOMEM, "Out of memory");
-        r = client_find_socket(unit, &path, ret_problem);
-        if (r >= 0)
-                r = client_connect(path, &bus, ret_problem);
+        r = client_open(unit, NULL, &bus, ret_problem);
         if (r >= 0)
                 r = client_get_string(bus, "Name", &name, ret_problem);
         if (r >= 0)
@@ -182,13 +180,11 @@ static const Column pool_columns[] = {
 
 /* A line for each unit that answers. */
 static int add_pool(Table *table, const char *unit, Problem *ret_problem) {
-        _cleanup_free_ char *path = NULL, *name = NULL, *phase = NULL, *text = NULL;
+        _cleanup_free_ char *name = NULL, *phase = NULL, *text = NULL;
         _cleanup_(sd_bus_close_unrefp) sd_bus *bus = NULL;
         int r;
 
-        r = client_find_socket(unit, &path, ret_problem);
-        if (r >= 0)
-                r = client_connect(path, &bus, ret_problem);
+        r = client_open(unit, NULL, &bus, ret_problem);
         if (r >= 0)
                 r = client_get_string(bus, "Name", &name, ret_problem);
         if (r >= 0)
