@@ -14,7 +14,8 @@ image_packages() {
         local base=(systemd systemd-sysv dbus procps curl nginx gcc libc6-dev meson ninja-build pkg-config libsystemd-dev
                     libcap-dev libfcgi-dev)
         local full=(php-cgi php-fpm libfcgi-perl fcgiwrap multiwatch spawn-fcgi golang-go golang-github-gin-gonic-gin-dev
-                    clang python3 python3-pytest mandoc iproute2 strace valgrind libc6-dbg git)
+                    clang python3 python3-pytest mandoc iproute2 strace valgrind libc6-dbg git
+                    supervisor uwsgi-core uwsgi-plugin-python3 s6 execline libserver-starter-perl gnuplot-nox)
 
         # systemd.pc moved to a package of its own in 253; clang does not pull in its sanitizers and
         # libFuzzer.
@@ -34,6 +35,15 @@ image_customize() {
 set -eu
 root=$1
 
+# What tests/bench/compare installs once more under load, while there is a network.
+if [ -x "$root/usr/bin/supervisord" ]; then
+        mkdir -p "$root/var/cache/fcgi-pool-tests"
+        chroot "$root" sh -eu -c '
+                cd /var/cache/fcgi-pool-tests
+                apt-get download -qq supervisor multiwatch spawn-fcgi uwsgi-core s6 libserver-starter-perl fcgiwrap \
+                        $(dpkg-query --search "/usr/sbin/php-fpm*" | cut -d: -f1)'
+fi
+
 # Not a first boot (that would apply presets and enable units), but a machine id of its own at every boot.
 : >"$root/etc/machine-id"
 rm -f "$root/var/lib/dbus/machine-id" "$root/etc/hostname" "$root/etc/resolv.conf"
@@ -41,7 +51,7 @@ printf '127.0.0.1 localhost\n::1 localhost ip6-localhost\n' >"$root/etc/hosts"
 
 # What Debian enables and a test does not want to meet: servers on the ports and sockets of the tests,
 # timers, consoles.
-for unit in nginx.service fcgiwrap.service fcgiwrap.socket; do
+for unit in nginx.service fcgiwrap.service fcgiwrap.socket supervisor.service; do
         chroot "$root" systemctl --quiet disable "$unit" 2>/dev/null || :
 done
 rm -f "$root"/etc/systemd/system/multi-user.target.wants/php*-fpm.service

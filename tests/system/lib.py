@@ -481,15 +481,22 @@ class Pool:
 
     # --- life ---
 
+    def units(self):
+        """All there are, in the order in which they are started."""
+        return [self.socket, self.service]
+
+    def start_units(self):
+        for unit in self.units():
+            if unit.endswith('.socket') or self.start_what == 'service':
+                systemctl('start', unit)
+
     def __enter__(self):
         self.cursor = journal_cursor()
-        UNITS_OF_TEST.extend([self.service, self.socket])
+        UNITS_OF_TEST.extend(reversed(self.units()))
         try:
             self.write_units()
             if self.start_what:
-                systemctl('start', self.socket)
-            if self.start_what == 'service':
-                systemctl('start', self.service)
+                self.start_units()
         except BaseException:
             self.clean_up()
             raise
@@ -502,7 +509,7 @@ class Pool:
 
     def clean_up(self):
         """Stops and removes; returns the processes that outlived the stop, which it has killed."""
-        systemctl('stop', self.socket, self.service, check=False)
+        systemctl('stop', *self.units(), check=False)
         left = {pid: command_line(pid) for pid in self.processes()}
         for pid in left:
             with contextlib.suppress(ProcessLookupError):
@@ -517,7 +524,7 @@ class Pool:
             if address.startswith('/'):
                 pathlib.Path(address).unlink(missing_ok=True)
         daemon_reload()
-        systemctl('reset-failed', self.service, self.socket, check=False)
+        systemctl('reset-failed', *self.units(), check=False)
         return left
 
     def systemctl(self, verb, *args, check=True, timeout=120):

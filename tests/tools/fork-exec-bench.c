@@ -54,12 +54,15 @@ typedef struct PidSet {
 
 /* ---- the detector ------------------------------------------------------------------------------------ */
 
-/* Whether the system call file shows accept() or accept4() on fd 0. While the process runs it says so. */
-static bool is_accepting(int syscall_fd) {
+/* Whether the system call file shows accept() or accept4() on fd 0. While the process runs it says so. -ESRCH
+ * if there is no such process any more. */
+static int is_accepting(int syscall_fd) {
         char text[256], *end = NULL;
         ssize_t n = pread(syscall_fd, text, sizeof(text) - 1, 0);
         long number;
 
+        if (n < 0 && errno == ESRCH)
+                return -ESRCH;
         if (n <= 0)
                 return false;
         text[n] = '\0';
@@ -78,7 +81,7 @@ static int open_syscall(pid_t pid) {
 static bool pid_is_accepting(pid_t pid) {
         _cleanup_close_ int fd = open_syscall(pid);
 
-        return fd >= 0 && is_accepting(fd);
+        return fd >= 0 && is_accepting(fd) > 0;
 }
 
 /* Where it is refused (no privilege, no real-time share for this cgroup) the figures are coarser, no
@@ -94,15 +97,16 @@ static void pause_between_looks(void) {
         nanosleep(&(struct timespec) { .tv_nsec = LOOK_NSEC }, NULL);
 }
 
+/* False if it has gone, or does not in time. */
 static bool wait_accepting(pid_t pid, uint64_t deadline) {
         _cleanup_close_ int fd = open_syscall(pid);
+        int r = fd >= 0 ? is_accepting(fd) : -ESRCH;
 
-        while (fd >= 0 && !is_accepting(fd)) {
-                if (now_nsec() > deadline)
-                        return false;
+        while (r == 0 && now_nsec() <= deadline) {
                 pause_between_looks();
+                r = is_accepting(fd);
         }
-        return fd >= 0;
+        return r > 0;
 }
 
 /* ---- bare fork and exec ------------------------------------------------------------------------------ */
@@ -260,7 +264,7 @@ static void bench_watch(Bench *b) {
                 if (pidfd_send_signal(pidfd, SIGKILL, NULL, 0) < 0)
                         fail(EXIT_FAILURE, "cannot kill %d: %s", (int) victim, strerror(errno));
 
-                /* With --recursive an intermediate child may come first, and go again. */
+                /* An intermediate child may come first, and go again. */
                 do {
                         pid = wait_new_child(b, &before, &after, deadline);
                         if (pid == 0)

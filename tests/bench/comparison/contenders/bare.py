@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# SPDX-FileCopyrightText: fcgi-pool contributors
+"""What is left of a manager when everything is left out, and a proxy before it."""
+
+import os
+import pathlib
+
+import lib
+from contender import OwnUnits, PROGRAMS
+
+SOURCE = pathlib.Path(__file__).resolve().parents[2] / 'spawn-bare.c'
+PROXY = '/usr/lib/systemd/systemd-socket-proxyd'
+
+
+def build():
+    PROGRAMS.mkdir(parents=True, exist_ok=True)
+    path = PROGRAMS / 'spawn-bare'
+    if not path.exists():
+        flags = lib.run(['pkg-config', '--cflags', '--libs', 'libsystemd']).stdout.split()
+        new = path.with_name('spawn-bare.new')
+        lib.run(['cc', '-O2', '-Wl,-z,now', '-o', str(new), str(SOURCE), *flags])
+        os.rename(new, path)
+    return path
+
+
+class Bare(OwnUnits):
+    key, title = 'bare', 'bare fork and exec'
+    verb = 'systemctl restart'
+    lines = '''Type=notify
+User=www-data
+StandardInput=socket
+StandardOutput=journal
+StandardError=journal
+KillMode=mixed'''
+
+    def command_text(self):
+        return f'{build()} {self.n_workers} {self.app}'
+
+    def replace_workers(self):
+        """It has no reload."""
+        return self.restart(check=False)
+
+
+class SocketProxyd(OwnUnits):
+    """systemd-socket-proxyd, and a bare one behind it."""
+    key, title = 'socket-proxyd', 'systemd-socket-proxyd'
+    verb = None
+    lines = 'Type=notify\nUser=www-data'
+
+    def __init__(self, n_workers=4, **options):
+        self.behind = Bare(n_workers, instance='-behind')
+        super().__init__(n_workers, **options)
+
+    def command_text(self):
+        return f'{PROXY} --connections-max=4096 {self.behind.listen[0]}'
+
+    def __enter__(self):
+        self.behind.__enter__()
+        return super().__enter__()
+
+    def clean_up(self):
+        left = super().clean_up()
+        return {**left, **self.behind.clean_up()}
+
+    def workers(self):
+        return self.behind.workers()
