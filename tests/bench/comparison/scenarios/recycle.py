@@ -9,12 +9,11 @@ import signal
 import time
 
 import contenders
-import scenario
 from scenario import Entry, Figure
 
 TITLE = 'Recycling'
 QUESTION = 'Workers are replaced because of their age or number of requests. How many requests does that cost?'
-METHOD = '''32 workers under a closed loop of 24 clients, 2 ms each, until 10,000 workers have been replaced or 100 s
+METHOD = '''64 workers under a closed loop of 48 clients, 2 ms each, until 10,000 workers have been replaced or 100 s
 are over; all by the means of the manager, set so that it has to do it all the time: --max-lifetime=200ms of fcgi-pool,
 RuntimeMaxSec=1s of systemd units, pm.max_requests=20 of php-fpm, --max-requests 20 of uWSGI. "SIGTERM by hand" is what
 people do otherwise: one worker after the other gets SIGTERM, and multiwatch replaces it. Recycled workers are counted
@@ -23,7 +22,7 @@ FIGURES = [Figure('failed', 'requests lost', total=True), Figure('events', 'work
            Figure('requests', 'requests', best=None, total=True),
            Figure('per_thousand', 'lost per 1,000 recycled', plot=True), Figure('max', 'slowest', 'ms')]
 ROUNDS = 1
-N_WORKERS, N_CLIENTS = 32, 24
+N_WORKERS, N_CLIENTS = 64, 48
 N_RECYCLED, SECONDS = 10000, 100
 
 
