@@ -510,12 +510,14 @@ static uint64_t bury_the_dead(Pool *pool, const Worker *successor, uint64_t now_
 }
 
 /* journald and PID 1 hear of a worker, after all they have to hear of its predecessors: the one in lines,
- * the other by pidfd, whose name may be that of a predecessor. */
+ * the other by pidfd, whose name may be that of a predecessor. While the pool starts, PID 1 has no time for
+ * pidfds: they would stand before READY=1 in its queue, and it compares each with all it has. */
 static void introduce(Pool *pool, Worker *w, uint64_t now_usec) {
         if (w->introduced)
                 return;
         (void) bury_the_dead(pool, w, now_usec);
-        pool_store_worker(pool, w);
+        if (pool->phase != POOL_STARTING)
+                pool_store_worker(pool, w);
         worker_introduce(w);
 }
 
@@ -945,8 +947,11 @@ static void succeed(Pool *pool, uint64_t now_usec) {
         }
         dismiss_elders(pool, 0);
         pool->rolling = false;
-        if (pool->phase == POOL_STARTING)
-                pool_enter_phase(pool, POOL_SERVING);
+        if (pool->phase != POOL_STARTING)
+                return;
+        pool_enter_phase(pool, POOL_SERVING);
+        for (Worker *w = pool->workers; w; w = w->next)
+                pool_store_worker(pool, w);
 }
 
 static void judge(Pool *pool, uint64_t now_usec) {

@@ -450,6 +450,13 @@ static void looks_at_a_burst(void) {
         l.n_queued = l.n_taken = 0;
         EXPECT_EQ(plan_load(&c, &l, T0 + 4 * PLAN_SHRINK_USEC).n_wanted, 0);
 
+        /* Who comes to a pool without workers is noticed at once, even right after its start. */
+        l = (PlanLoad) { .n_step = 1, .awake_usec = T0, .peak_since_usec = T0 };
+        EXPECT(plan_load(&c, &l, T0).rest);
+        EXPECT_EQ(plan_load(&c, &l, T0).again_usec, USEC_INFINITY);
+        l.n_wanted = 1;
+        EXPECT(!plan_load(&c, &l, T0).rest);
+
         l = (PlanLoad) { .n_step = 2, .n_queued = 64, .peak_since_usec = T0 };
         EXPECT_EQ(plan_load(&c, &l, T0).n_wanted, 2);
 }
