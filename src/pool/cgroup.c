@@ -4,8 +4,10 @@
 /* Sub-cgroups.
  *
  * We live in the unit's own cgroup, where PID 1 starts the helper; workers are born in workers/ by
- * clone3(2), which costs nothing, while moving a process there later takes milliseconds. Membership survives
- * everything but the death of the process, so it is the one list of workers that cannot be lost.
+ * clone3(2), which costs nothing, while moving a process there later takes milliseconds. Where there is no
+ * clone3(2), as under RestrictNamespaces=, we live in workers/ with them instead, who are born where we are.
+ * Membership survives everything but the death of the process, so it is the one list of workers that cannot
+ * be lost.
  *
  * Both kinds of hierarchy are looked for: cgroup2 on /sys/fs/cgroup, or beside version 1 in
  * /sys/fs/cgroup/unified.
@@ -40,6 +42,7 @@ Cgroup *cgroup_free(Cgroup *cgroup) {
         if (!cgroup)
                 return NULL;
 
+        (void) safe_close(cgroup->unit_fd);
         (void) safe_close(cgroup->workers_fd);
         (void) safe_close(cgroup->guardian_fd);
         free(cgroup->workers_path);
@@ -156,23 +159,24 @@ static int make_sub(int unit_fd, const char *name, int *ret_fd) {
 }
 
 /* A spoilt one that is empty is made anew. */
-static int open_sub(int unit_fd, const char *name, int *ret_fd, bool *must_move) {
+static int open_sub(Cgroup *cgroup, const char *name, int *ret_fd) {
         _cleanup_close_ int fd = -EBADF;
         int r;
 
-        r = make_sub(unit_fd, name, &fd);
+        r = make_sub(cgroup->unit_fd, name, &fd);
         if (r >= 0)
                 r = spawn_probe_cgroup(fd);
-        if (r == 0 && unlinkat(unit_fd, name, AT_REMOVEDIR) >= 0) {
+        if (r == SPAWN_BIRTH_KILLED && unlinkat(cgroup->unit_fd, name, AT_REMOVEDIR) >= 0) {
                 fd = safe_close(fd);
-                r = make_sub(unit_fd, name, &fd);
+                r = make_sub(cgroup->unit_fd, name, &fd);
                 if (r >= 0)
                         r = spawn_probe_cgroup(fd);
         }
         if (r < 0)
                 return r;
 
-        *must_move |= r == 0;
+        cgroup->must_move |= r == SPAWN_BIRTH_KILLED;
+        cgroup->no_clone |= r == SPAWN_NO_CLONE;
         *ret_fd = TAKE_FD(fd);
         return 0;
 }
@@ -180,7 +184,6 @@ static int open_sub(int unit_fd, const char *name, int *ret_fd, bool *must_move)
 int cgroup_open(Cgroup **ret_cgroup) {
         _cleanup_(cgroup_freep) Cgroup *cgroup = NULL;
         _cleanup_free_ char *path = NULL;
-        _cleanup_close_ int unit_fd = -EBADF;
         int r;
 
         assert(ret_cgroup);
@@ -188,21 +191,21 @@ int cgroup_open(Cgroup **ret_cgroup) {
         r = unit_path(&path);
         if (r < 0)
                 return r;
-        unit_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        if (unit_fd < 0)
-                return -errno;
 
         cgroup = malloc(sizeof(*cgroup));
         if (!cgroup)
                 return -ENOMEM;
         *cgroup = (Cgroup) { .workers_fd = -EBADF, .guardian_fd = -EBADF };
+        cgroup->unit_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (cgroup->unit_fd < 0)
+                return -errno;
 
         /* The unit's own is the common ancestor, which the kernel asks too. */
-        r = check_access(unit_fd);
+        r = check_access(cgroup->unit_fd);
         if (r >= 0)
-                r = open_sub(unit_fd, "workers", &cgroup->workers_fd, &cgroup->must_move);
+                r = open_sub(cgroup, "workers", &cgroup->workers_fd);
         if (r >= 0)
-                r = open_sub(unit_fd, "guardian", &cgroup->guardian_fd, &cgroup->must_move);
+                r = open_sub(cgroup, "guardian", &cgroup->guardian_fd);
         if (r < 0)
                 return r;
 
@@ -213,6 +216,38 @@ int cgroup_open(Cgroup **ret_cgroup) {
 
         *ret_cgroup = TAKE_PTR(cgroup);
         return 0;
+}
+
+static int enter(int cgroup_fd) {
+        _cleanup_close_ int fd = openat(cgroup_fd, "cgroup.procs", O_WRONLY | O_CLOEXEC);
+
+        if (fd < 0)
+                return -errno;
+        return write(fd, "0", 1) < 0 ? -errno : 0; /* the writer */
+}
+
+int cgroup_enter(Cgroup *cgroup) {
+        int r;
+
+        assert(cgroup);
+
+        if (!cgroup->must_move && !cgroup->no_clone)
+                return 0;
+        r = enter(cgroup->workers_fd);
+        cgroup->inside = r >= 0;
+        return r;
+}
+
+int cgroup_leave(Cgroup *cgroup) {
+        int r;
+
+        assert(cgroup);
+
+        if (!cgroup->inside)
+                return 0;
+        r = enter(cgroup->unit_fd);
+        cgroup->inside = r < 0;
+        return r;
 }
 
 /* Whether r says that the cgroup has been removed. */
@@ -303,7 +338,7 @@ static int list_own(int dir_fd, PidList *list) {
 
                 if (end == p)
                         return 0;
-                if (pid <= 0) /* not in our PID namespace */
+                if (pid <= 0 || pid == getpid()) /* not in our PID namespace; see cgroup_enter() */
                         continue;
                 r = pid_list_add(list, (pid_t) pid);
                 if (r < 0)

@@ -12,10 +12,13 @@
 #include "fd-util.h"
 
 typedef struct Cgroup {
-        int workers_fd;      /* directories, FD_CLOEXEC; for clone3(2), openat(2) and the functions below */
+        int unit_fd;         /* directories, FD_CLOEXEC; for clone3(2), openat(2) and the functions below */
+        int workers_fd;
         int guardian_fd;
         char *workers_path;
         bool must_move;      /* SpawnRequest.cgroup_move: children do not survive their birth here */
+        bool no_clone;       /* or cannot be born anywhere but in our own cgroup */
+        bool inside;         /* which is workers/: cgroup_enter() */
 } Cgroup;
 
 /* Finds the unit's cgroup and makes or opens both sub-cgroups. -EACCES, -EPERM, -EROFS: not delegated to
@@ -26,6 +29,15 @@ int cgroup_open(Cgroup **ret_cgroup);
 Cgroup *cgroup_free(Cgroup *cgroup);
 DEFINE_TRIVIAL_CLEANUP_FUNC(Cgroup *, cgroup_free);
 
+/* Where children cannot be born in workers/ from outside, we go there ourselves: to move each of them costs
+ * some ten milliseconds (the kernel waits for all CPUs), between the death of a worker and the start of the
+ * next one. Does nothing elsewhere. Whoever may kill what is in workers/ must be gone. 0 or negative errno:
+ * children will be moved. */
+int cgroup_enter(Cgroup *cgroup);
+
+/* Back to the unit's own cgroup: nobody but workers is in workers/ then. 0 or negative errno. */
+int cgroup_leave(Cgroup *cgroup);
+
 /* How much of path, as the third field of /proc/PID/cgroup, is the service's own cgroup: the length up to
  * and including its name, whatever it has below ("/a.slice/blog.service" of
  * "/a.slice/blog.service/workers"). The innermost unit counts: a service of a user manager is below
@@ -33,12 +45,12 @@ DEFINE_TRIVIAL_CLEANUP_FUNC(Cgroup *, cgroup_free);
  * outside of our cgroup namespace. */
 size_t cgroup_service_length(const char *path);
 
-/* Processes in the cgroup and in those below it, zombies not included, sorted, each once, ended by 0; to
- * be freed. Those in sub-cgroups we cannot open or more than 16 levels down are left out;
+/* Processes in the cgroup and in those below it, zombies and ourselves not included, sorted, each once, ended
+ * by 0; to be freed. Those in sub-cgroups we cannot open or more than 16 levels down are left out;
  * cgroup_is_populated() and cgroup_kill() see them. Negative errno (-ENOMEM, -EMFILE, -ENFILE, -EACCES). */
 int cgroup_list(int cgroup_fd, pid_t **ret_pids, size_t *ret_n_pids);
 
-/* 1 if a process is left in the cgroup or below it, 0 if not, or negative errno. */
+/* 1 if a process is left in the cgroup or below it, ourselves included, 0 if not, or negative errno. */
 int cgroup_is_populated(int cgroup_fd);
 
 /* Processes that have had their signal: owned pids, sorted. Begins as {}. */
@@ -56,7 +68,7 @@ void pid_set_clear(PidSet *set);
  * right in either case. */
 int cgroup_signal(int cgroup_fd, int signo, PidSet *done);
 
-/* SIGKILL for every process in it and below: one by one, and where that does not reach everybody (endless
+/* SIGKILL for every process in it and below, of which we must be none: one by one, and where that does not reach everybody (endless
  * forks, other users, sub-cgroups we cannot open) by cgroup.kill (Linux 5.14). Not always by that: it can
  * spoil the cgroup for clone3(2), see spawn_probe_cgroup(); cgroup_open() finds out. They may take a
  * moment to be gone, and without cgroup.kill some may escape: repeat until it is not populated. 0 or

@@ -197,7 +197,7 @@ static int adopt_one(Pool *pool, Adoptee *a, uint64_t now_usec) {
         if (w->state == WORKER_KILLING)
                 (void) worker_signal(w, SIGKILL);
         /* Or while the worker was stopped: in a cgroup everybody has had his SIGCONT. */
-        if (pool->p.workers_cgroup_fd < 0)
+        if (!pool->p.cgroup)
                 (void) worker_signal(w, SIGCONT);
         return 0;
 }

@@ -138,6 +138,12 @@ static void clean_up(Manager *m) {
 
         if (!m->cgroup)
                 return;
+        r = cgroup_leave(m->cgroup);
+        if (r < 0) {
+                say(m, LOG_WARNING, NULL, "Could not leave the workers' cgroup, left to the guardian: %s",
+                    strerror(-r));
+                return;
+        }
         if (cgroup_is_populated(m->cgroup->workers_fd) > 0) {
                 say(m, LOG_NOTICE, MESSAGE_LEFTOVERS_KILLED,
                     "Workers have left processes behind, killing them");
@@ -601,6 +607,16 @@ static void continue_workers(Manager *m) {
                     strerror(-r));
 }
 
+/* A guardian of before would have taken us for a worker: it is gone now. */
+static void enter_cgroup(Manager *m) {
+        int r;
+
+        r = cgroup_enter(m->cgroup);
+        if (r < 0)
+                say(m, LOG_WARNING, NULL, "Could not enter the workers' cgroup, starting them takes longer: %s",
+                    strerror(-r));
+}
+
 static int take_over(Manager *m) {
         _cleanup_(adoption_freep) Adoption *adoption = NULL;
         _cleanup_(state_freep) State *state = NULL;
@@ -624,8 +640,7 @@ static int take_over(Manager *m) {
                         .listeners = m->listeners,
                         .notify = m->notify,
                         .state_file = m->state_file,
-                        .workers_cgroup_fd = m->cgroup ? m->cgroup->workers_fd : -EBADF,
-                        .workers_cgroup_move = m->cgroup && m->cgroup->must_move,
+                        .cgroup = m->cgroup,
                         .on_phase = on_pool_phase,
                         .on_status = on_pool_status,
                         .userdata = m,
@@ -633,6 +648,8 @@ static int take_over(Manager *m) {
         if (r >= 0 && m->cgroup) {
                 m->leash_fd = TAKE_FD(m->listeners->leash_fd);
                 r = start_guardian(m);
+                if (r >= 0)
+                        enter_cgroup(m);
         }
         if (r >= 0)
                 r = pool_adopt(m->pool, state, adoption);

@@ -294,6 +294,7 @@ int pool_spawn_process(Pool *pool, unsigned slot, int listener_fd, pid_t *ret_pi
                        int *ret_exec_fd) {
         _cleanup_strv_free_ char **environment = NULL;
         const Config *config = pool->p.config;
+        const Cgroup *cgroup = pool->p.cgroup;
         Listener *l = pool_listener_of(pool, slot);
         int output_fd = output_of(pool, slot);
         int r;
@@ -319,8 +320,8 @@ int pool_spawn_process(Pool *pool, unsigned slot, int listener_fd, pid_t *ret_pi
                 .environment = environment,
                 .listener_fd = listener_fd,
                 .output_fd = output_fd,
-                .cgroup_fd = pool->p.workers_cgroup_fd,
-                .cgroup_move = pool->p.workers_cgroup_move,
+                .cgroup_fd = cgroup && !cgroup->inside ? cgroup->workers_fd : -EBADF,
+                .cgroup_move = cgroup && cgroup->must_move,
                 .socket_activation = config->socket_activation,
                 .worker_capabilities = config->worker_capabilities,
         }, ret_pid, ret_pidfd, ret_exec_fd);

@@ -5,6 +5,7 @@
 /* The set of workers: what is wanted of each slot, and the one function that makes it so. */
 
 #include "adopt.h"
+#include "cgroup.h"
 #include "config.h"
 #include "notify.h"
 #include "plan.h"
@@ -21,8 +22,7 @@ typedef struct PoolParameters {
         ListenSet *listeners;
         Notify *notify;
         StateFile *state_file;   /* NULL: nothing is written for the next helper */
-        int workers_cgroup_fd;   /* where workers are born; -EBADF: in our own cgroup */
-        bool workers_cgroup_move; /* not born there but moved: Cgroup.must_move */
+        const Cgroup *cgroup;    /* where workers live; NULL: in our own */
         /* The phase has changed. In POOL_STOPPING and POOL_STOPPED failure says why the pool gave up, or
          * is NULL if it was asked to stop. May not free the pool. */
         void (*on_phase)(PoolPhase phase, const Problem *failure, void *userdata);

@@ -316,11 +316,11 @@ int spawn_probe_cgroup(int cgroup_fd) {
         (void) sigprocmask(SIG_SETMASK, &saved, NULL);
 
         if (pid < 0)
-                return is_clone_missing(pid) ? 1 : pid;
+                return is_clone_missing(pid) ? (int) SPAWN_NO_CLONE : pid;
         while (waitid(P_PIDFD, (id_t) pidfd, &si, WEXITED) < 0)
                 if (errno != EINTR)
                         return -errno;
-        return si.si_code == CLD_EXITED;
+        return si.si_code == CLD_EXITED ? SPAWN_BIRTH_FINE : SPAWN_BIRTH_KILLED;
 }
 
 int spawn_worker(const SpawnRequest *request, pid_t *ret_pid, int *ret_pidfd, int *ret_exec_fd) {

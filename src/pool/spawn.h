@@ -33,8 +33,14 @@ typedef struct SpawnRequest {
  * children; -EOPNOTSUPP: it is threaded. Does not log. */
 int spawn_worker(const SpawnRequest *request, pid_t *ret_pid, int *ret_pidfd, int *ret_exec_fd);
 
-/* Whether a child can be born in the cgroup: 1 if so, or if there is no clone3(2) to try; 0 if it is killed
- * at birth; or what spawn_worker() would fail with. Waits for a child that does nothing.
+typedef enum SpawnBirth {
+        SPAWN_BIRTH_KILLED, /* a child is killed at birth there */
+        SPAWN_BIRTH_FINE,
+        SPAWN_NO_CLONE,     /* there is no clone3(2): RestrictNamespaces= forbids it, or an emulation lacks it */
+} SpawnBirth;
+
+/* Whether a child can be born in the cgroup: a SpawnBirth, or what spawn_worker() would fail with. Waits for
+ * a child that does nothing.
  *
  * Linux 6.14, and stable series that have taken over its "cgroup: fix race between fork and cgroup.kill"
  * (b69bb476dee9), compare how often cgroup.kill was written in the parent's cgroup and in the child's. If

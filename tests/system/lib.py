@@ -585,7 +585,8 @@ class Pool:
     def workers(self):
         """Pids of the workers: what is neither helper, nor guardian, nor started by a worker."""
         if (self.cgroup / 'workers').is_dir():
-            others = set(cgroup_pids(self.cgroup / 'workers'))
+            # The helper is there as well where children cannot be born in another cgroup.
+            others = {pid for pid in cgroup_pids(self.cgroup / 'workers') if proc_status(pid, 'Name') != 'fcgi-pool'}
         else:
             main = self.find_main_pid()
             others = {pid for pid in self.processes() if pid != main}

@@ -83,7 +83,6 @@ static void house_open(House *house, const char *directory) {
                 .name = "test",
                 .listeners = &house->listeners,
                 .notify = house->notify,
-                .workers_cgroup_fd = -EBADF,
                 .on_phase = on_phase,
                 .on_status = on_status,
                 .userdata = house,

@@ -14,8 +14,8 @@ METHOD = '''One request, from connect to the end of its answer. fcgi-pool stands
 started at all, so that systemd starts it for the client; plain systemd starts one unit, the program itself. php-fpm:
 ondemand. fcgiwrap: started by its socket. "memory" is private memory of what runs meanwhile, workers and manager.'''
 FIGURES = [Figure('first', 'first answer', 'ms', plot=True), Figure('memory', 'memory at rest', 'kB')]
-ROUNDS = 6
-SETTLE = 0.3
+ROUNDS = 5
+SETTLE = 1.5
 
 
 def entries():

@@ -23,14 +23,13 @@ FIGURES = [Figure('failed', 'requests lost', total=True), Figure('events', 'work
            Figure('per_thousand', 'lost per 1,000 recycled', plot=True), Figure('max', 'slowest', 'ms')]
 ROUNDS = 1
 N_WORKERS, N_CLIENTS = 64, 48
-N_RECYCLED, SECONDS = 10000, 100
+N_RECYCLED, SECONDS = 10000, 160
 
 
 def entries():
     own = {
         'fcgi-pool': {'pool': ['--max-lifetime=200ms']},
         'systemd': {'service': ['RuntimeMaxSec=1s', 'RuntimeRandomizedExtraSec=1s']},
-        'fcgi-pool-php': {'pool': ['--max-lifetime=200ms']},
         'php-fpm': {'more': 'pm.max_requests = 20'},
         'uwsgi': {'more': '--max-requests 20'},
     }

@@ -20,9 +20,9 @@ undisturbed in the same round. "seconds" is the time until no old worker is left
 FIGURES = [*LOST, Figure('p999_ratio', 'p99.9 / undisturbed', plot=True), Figure('p999', 'p99.9', 'ms'),
            Figure('max', 'slowest', 'ms'), Figure('gap', 'longest silence', 'ms', plot=True),
            Figure('seconds', 'all replaced after', 's')]
-ROUNDS = 4
+ROUNDS = 3
 PERIOD = 1.5
-N_RELOADS = 5
+N_RELOADS = 4
 
 
 def entries():

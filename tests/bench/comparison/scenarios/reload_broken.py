@@ -13,7 +13,7 @@ QUESTION = 'The new version is no good. Does anybody say so, do clients notice, 
 METHOD = '''The program is replaced by one that exits at once with status 3, or by one that never begins to accept;
 then the workers are replaced by the verb that users have for it, under load. "said" is what the verb came back with;
 "lost" are all requests within three seconds from then; "served afterwards", whether a request is still answered within
-a second; "healed", whether one is answered within ten seconds after the good version is back, without anybody doing
+a second; "healed", whether one is answered within five seconds after the good version is back, without anybody doing
 anything more. fcgi-pool has --start-timeout=2s, so that nobody has to wait for its default of 30 s. php-fpm and uWSGI
 load programs of their own kind: what breaks a reload there is the configuration, which gets a line that is no
 setting.'''
@@ -55,7 +55,7 @@ def measure(entry, quick):
             contender.application.deploy_good()
         else:
             contender.mend_configuration()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 5
         healed = contender.answers(1)
         while not healed and time.monotonic() < deadline:
             time.sleep(0.1)

@@ -14,7 +14,7 @@ arrive. "long request" is what that client got; "longest silence", the longest t
 answer; "told after", when the verb came back.'''
 FIGURES = [Figure('long', 'long request', best=None), *LOST, Figure('gap', 'longest silence', 'ms', plot=True),
            Figure('told', 'told after', 's', best=None)]
-ROUNDS = 2
+ROUNDS = 1
 SECONDS, QUICK_SECONDS = 10, 2
 
 

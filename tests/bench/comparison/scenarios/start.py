@@ -14,7 +14,7 @@ been seen waiting; `systemctl stop`, until it has returned. "bare" is a loop of 
 all wait. spawn-fcgi sleeps 100 ms for each process it forks; here multiwatch forks for it. "no" is said where the
 manager does not do it within 60 s.'''
 FIGURES = [Figure('start', 'start', 's', plot=True), Figure('stop', 'stop', 's')]
-ROUNDS = 3
+ROUNDS = 2
 SIZES = {
     1: ('fcgi-pool', 'bare', 'systemd', 'supervisor', 'multiwatch', 's6', 'start-server', 'php-fpm', 'uwsgi'),
     100: ('fcgi-pool', 'bare', 'systemd', 'supervisor', 'multiwatch', 's6', 'start-server', 'php-fpm', 'uwsgi'),

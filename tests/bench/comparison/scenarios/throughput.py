@@ -15,7 +15,7 @@ itself. systemd-socket-proxyd, before a bare one, is not a manager of workers: i
 CPU time is what workers took for a request.'''
 FIGURES = [Figure('rate', 'requests', 'per second', best='most', plot=True), Figure('p99', 'p99', 'ms'),
            Figure('cpu', 'CPU per request', 'us')]
-ROUNDS = 10
+ROUNDS = 8
 KEYS = ('fcgi-pool', 'systemd', 'supervisor', 'multiwatch', 's6', 'socket-proxyd')
 
 

@@ -16,7 +16,7 @@ switches of all processes that are no workers, per minute; CPU time is theirs, t
 WatchdogSec=0, and as installed, where it answers systemd's watchdog and does nothing else. Plain systemd units have no
 process of their own.'''
 FIGURES = [Figure('wakeups', 'wakeups', 'per minute', plot=True), Figure('cpu', 'CPU time', 'ms per minute')]
-ROUNDS = 2
+ROUNDS = 1
 KEYS = ('supervisor', 'multiwatch', 's6', 'start-server', 'php-fpm', 'uwsgi', 'fcgiwrap')
 SETTLE = 3
 
