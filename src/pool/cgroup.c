@@ -195,7 +195,7 @@ int cgroup_open(Cgroup **ret_cgroup) {
         cgroup = malloc(sizeof(*cgroup));
         if (!cgroup)
                 return -ENOMEM;
-        *cgroup = (Cgroup) { .workers_fd = -EBADF, .guardian_fd = -EBADF };
+        *cgroup = (Cgroup) { .unit_fd = -EBADF, .workers_fd = -EBADF, .guardian_fd = -EBADF };
         cgroup->unit_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         if (cgroup->unit_fd < 0)
                 return -errno;

@@ -7,11 +7,13 @@ import pathlib
 import pwd
 import re
 import shutil
+import signal
 import tarfile
 
 import pytest
 
 import lib
+from survival import MESSAGE
 from test_seed import holds_connection, unix_sockets
 
 SOURCE = pathlib.Path(__file__).resolve().parents[2]
@@ -246,6 +248,27 @@ def test_restart_keeps_the_queue(echo, retire):
         if retire == 'signal':
             assert {int(pid): n for pid, n in result['pids'].items() if int(pid) in before} == dict.fromkeys(before, 1)
         assert {int(pid) for pid in result['pids']} <= set(before) | set(after)
+
+
+@pytest.mark.parametrize('restricted', [True, False])
+def test_no_worker_is_moved(echo, restricted):
+    """Where a worker cannot be born in another cgroup the helper lives with the workers, and is not taken for one."""
+    with lib.TemplatePool('birth', [echo], ['--workers=2'],
+                          service=[f'RestrictNamespaces={"yes" if restricted else "no"}']) as pool:
+        for _ in range(2):
+            workers, helper = pool.workers(), pool.main_pid
+            assert len(workers) == 2 and helper not in workers
+            assert lib.cgroup_pids(pool.cgroup / 'workers') == sorted(workers + restricted * [helper])
+            since = lib.journal_cursor()
+            os.kill(helper, signal.SIGKILL)
+            pool.wait_journal(since=since, MESSAGE_ID=MESSAGE['POOL_STARTED'])
+            assert pool.workers() == workers and pool.main_pid != helper
+        since = lib.journal_cursor()
+        os.kill(workers[0], signal.SIGKILL)
+        pool.wait_workers(2, without=workers[:1])
+        pool.stop()
+        assert not pool.processes()
+        assert not pool.messages(since, MESSAGE_ID=MESSAGE['LEFTOVERS_KILLED'])
 
 
 class WithoutFile(lib.TemplatePool):

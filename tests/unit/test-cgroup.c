@@ -407,10 +407,10 @@ static void check_spoilt(const char *path, const void *argument) {
         pid = service_sleeper(cgroup->workers_fd);
         EXPECT_EQ(cgroup_kill(cgroup->workers_fd), 0);
         EXPECT_EQ(waitpid(pid, NULL, 0), pid);
-        EXPECT_EQ(spawn_probe_cgroup(cgroup->workers_fd), 1);
+        EXPECT_EQ(spawn_probe_cgroup(cgroup->workers_fd), SPAWN_BIRTH_FINE);
 
         write_kill(path, "workers");
-        spoils = spawn_probe_cgroup(cgroup->workers_fd) == 0;
+        spoils = spawn_probe_cgroup(cgroup->workers_fd) == SPAWN_BIRTH_KILLED;
         fprintf(stderr, "cgroup.kill %s a cgroup for clone3(2) on this kernel\n", spoils ? "spoils" : "does not spoil");
         cgroup = cgroup_free(cgroup);
         EXPECT_EQ(cgroup_open(&cgroup), 0); /* empty: made anew */
@@ -430,5 +430,64 @@ static void spoilt(void) {
         run_in_service("blog.service", check_spoilt, NULL);
 }
 
+static bool is_in_workers(pid_t pid) {
+        _cleanup_free_ char *path = service_path_of(pid);
+
+        return strstr(path, ".service/workers");
+}
+
+/* Without clone3(2) we go to where the workers are, and are never taken for one. */
+static void check_inside(const char *path, const void *argument) {
+        Cgroup *cgroup = NULL;
+        _cleanup_(pid_set_clear) PidSet done = {};
+        _cleanup_free_ pid_t *pids = NULL;
+        pid_t pid;
+        size_t n;
+
+        refuse_call(SYS_clone3, ENOSYS);
+        EXPECT_EQ(cgroup_open(&cgroup), 0);
+        EXPECT(cgroup->no_clone && !cgroup->must_move && !cgroup->inside);
+        EXPECT_EQ(cgroup_leave(cgroup), 0); /* we never were there */
+        EXPECT_EQ(cgroup_enter(cgroup), 0);
+        EXPECT(cgroup->inside && is_in_workers(getpid()));
+
+        /* As after execve() in place. */
+        cgroup = cgroup_free(cgroup);
+        EXPECT_EQ(cgroup_open(&cgroup), 0);
+        EXPECT_EQ(cgroup_enter(cgroup), 0);
+        EXPECT(is_in_workers(getpid()));
+
+        EXPECT_EQ(cgroup_list(cgroup->workers_fd, &pids, &n), 0);
+        EXPECT_EQ(n, 0);
+        free(TAKE_PTR(pids));
+        EXPECT_EQ(cgroup_signal(cgroup->workers_fd, SIGKILL, &done), 0);
+        pid = service_sleeper(-EBADF);
+        EXPECT(is_in_workers(pid));
+        EXPECT_EQ(cgroup_list(cgroup->workers_fd, &pids, &n), 0);
+        EXPECT(n == 1 && pids[0] == pid);
+        EXPECT_EQ(cgroup_signal(cgroup->workers_fd, SIGKILL, &done), 1);
+        EXPECT_EQ(waitpid(pid, NULL, 0), pid);
+
+        EXPECT_EQ(cgroup_is_populated(cgroup->workers_fd), 1);
+        EXPECT_EQ(cgroup_leave(cgroup), 0);
+        EXPECT(!cgroup->inside && !is_in_workers(getpid()));
+        EXPECT_EQ(cgroup_is_populated(cgroup->workers_fd), 0);
+        cgroup = cgroup_free(cgroup);
+}
+
+static void check_outside(const char *path, const void *argument) {
+        _cleanup_(cgroup_freep) Cgroup *cgroup = NULL;
+
+        EXPECT_EQ(cgroup_open(&cgroup), 0);
+        EXPECT_EQ(cgroup_enter(cgroup), 0);
+        EXPECT_EQ(is_in_workers(getpid()), cgroup->no_clone);
+}
+
+static void inside(void) {
+        run_in_service("blog.service", check_inside, NULL);
+        run_in_service("blog.service", check_outside, NULL);
+}
+
 TEST_MAIN(TEST(service_of_path), TEST(opens), TEST(not_a_service), TEST(delegation), TEST(lists), TEST(threaded),
-          TEST(not_under_valgrind), TEST(many), TEST(deep), TEST(shut), TEST(removed), TEST(signals), TEST(spoilt))
+          TEST(not_under_valgrind), TEST(many), TEST(deep), TEST(shut), TEST(removed), TEST(signals), TEST(spoilt),
+          TEST(inside))

@@ -4,11 +4,8 @@
 /* No worker outlives the leash, and none is touched before. The guardian is this program, called as fcgi-pool
  * calls itself; workers are shells and forks in a real cgroup. */
 
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <time.h>
 
 #include "guardian.h"
@@ -613,19 +610,6 @@ static void check_replaced(const char *path, const void *argument) {
 
 static void replaced(void) {
         run_in_service("blog.service", check_replaced, NULL);
-}
-
-static void refuse_call(long nr, int error) {
-        struct sock_filter code[] = {
-                BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-                BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t) nr, 0, 1),
-                BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (uint32_t) error),
-                BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-        };
-        struct sock_fprog program = { .len = ELEMENTSOF(code), .filter = code };
-
-        EXPECT_EQ(prctl(PR_SET_NO_NEW_PRIVS, 1UL, 0UL, 0UL, 0UL), 0);
-        EXPECT_EQ(prctl(PR_SET_SECCOMP, (unsigned long) SECCOMP_MODE_FILTER, &program, 0UL, 0UL), 0);
 }
 
 /* execve(2) fails: the leash says so, later. */

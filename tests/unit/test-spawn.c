@@ -10,8 +10,6 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <poll.h>
 #include <sched.h>
 #include <sys/mman.h>
@@ -122,20 +120,6 @@ static void run_forked(void (*test)(const void *), const void *argument, const c
                 fprintf(stderr, "failed in a child (status 0x%x): %s\n", (unsigned) status, what);
                 abort();
         }
-}
-
-/* Makes the system call nr fail with error in this process and all that come from it. */
-static void refuse_call(long nr, int error) {
-        struct sock_filter code[] = {
-                BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-                BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t) nr, 0, 1),
-                BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (uint32_t) error),
-                BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-        };
-        struct sock_fprog program = { .len = ELEMENTSOF(code), .filter = code };
-
-        EXPECT_EQ(prctl(PR_SET_NO_NEW_PRIVS, 1UL, 0UL, 0UL, 0UL), 0);
-        EXPECT_EQ(prctl(PR_SET_SECCOMP, (unsigned long) SECCOMP_MODE_FILTER, &program, 0UL, 0UL), 0);
 }
 
 typedef struct Refusal {
@@ -698,12 +682,22 @@ static void check_cgroup(const char *path, const void *argument) {
         run_both_ways(check_in_cgroup);
         move_of_test = true;
         run_both_ways(check_in_cgroup);
-        EXPECT_EQ(spawn_probe_cgroup(cgroup->workers_fd), 1);
+        EXPECT_EQ(spawn_probe_cgroup(cgroup->workers_fd), SPAWN_BIRTH_FINE);
+        EXPECT(waitpid(-1, NULL, WNOHANG) < 0 && errno == ECHILD);
+}
+
+static void check_no_clone(const char *path, const void *argument) {
+        _cleanup_(cgroup_freep) Cgroup *cgroup = NULL;
+
+        refuse_call(SYS_clone3, ENOSYS);
+        EXPECT_EQ(cgroup_open(&cgroup), 0);
+        EXPECT_EQ(spawn_probe_cgroup(cgroup->workers_fd), SPAWN_NO_CLONE);
         EXPECT(waitpid(-1, NULL, WNOHANG) < 0 && errno == ECHILD);
 }
 
 static void in_cgroup(void) {
         run_in_service("blog.service", check_cgroup, NULL);
+        run_in_service("blog.service", check_no_clone, NULL);
 }
 
 static int error_of_test;

@@ -2,7 +2,7 @@
 # SPDX-FileCopyrightText: fcgi-pool contributors
 """Who takes part, a file for each kind of manager."""
 
-from contenders.bare import Bare, SocketProxyd
+from contenders.bare import Bare, BareStreams, SocketProxyd
 from contenders.fcgi_pool import FcgiPool, FcgiPoolPhp
 from contenders.fcgiwrap import Fcgiwrap
 from contenders.multiwatch import Multiwatch, SpawnFcgi
@@ -16,4 +16,4 @@ from contenders.uwsgi import Uwsgi, UwsgiHup
 ALL = {contender.key: contender for contender in (
     FcgiPool, Templates, Supervisor, SupervisorTuned, Multiwatch, SpawnFcgi, S6, StartServer, FcgiPoolPhp, PhpFpm,
     PhpFpmPatient, PhpFpmDynamic, PhpFpmOndemand, Uwsgi, UwsgiHup, Fcgiwrap,
-    Bare, SocketProxyd)}
+    Bare, BareStreams, SocketProxyd)}

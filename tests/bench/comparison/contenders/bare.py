@@ -33,12 +33,20 @@ StandardOutput=journal
 StandardError=journal
 KillMode=mixed'''
 
+    arguments = ''
+
     def command_text(self):
-        return f'{build()} {self.n_workers} {self.app}'
+        return f'{build()} {self.arguments} {self.n_workers} {self.app}'
 
     def replace_workers(self):
         """It has no reload."""
         return self.restart(check=False)
+
+
+class BareStreams(Bare):
+    """Each worker has a journal stream of its own, as with fcgi-pool."""
+    key, title = 'bare-streams', 'bare, a journal stream each'
+    arguments = '--streams'
 
 
 class SocketProxyd(OwnUnits):

@@ -11,14 +11,14 @@ TITLE = 'Start and stop'
 QUESTION = 'How long does it take until N workers wait for requests, and until they are gone?'
 METHOD = '''From `systemctl start` of the service, its socket being there, until that has returned and all workers have
 been seen waiting; `systemctl stop`, until it has returned. "bare" is a loop of fork and exec that says READY=1 when
-all wait. spawn-fcgi sleeps 100 ms for each process it forks; here multiwatch forks for it. "no" is said where the
-manager does not do it within 60 s.'''
+all wait; with "a journal stream each" it opens one for each worker, as fcgi-pool does, by which the journal knows who
+has written a line. "no" is said where the manager does not do it within 60 s.'''
 FIGURES = [Figure('start', 'start', 's', plot=True), Figure('stop', 'stop', 's')]
 ROUNDS = 2
 SIZES = {
     1: ('fcgi-pool', 'bare', 'systemd', 'supervisor', 'multiwatch', 's6', 'start-server', 'php-fpm', 'uwsgi'),
     100: ('fcgi-pool', 'bare', 'systemd', 'supervisor', 'multiwatch', 's6', 'start-server', 'php-fpm', 'uwsgi'),
-    1000: ('fcgi-pool', 'bare', 'systemd', 'supervisor', 'multiwatch', 's6', 'php-fpm'),
+    1000: ('fcgi-pool', 'bare', 'bare-streams', 'systemd', 'supervisor', 'multiwatch', 's6', 'php-fpm'),
 }
 LIMIT = 60
 
