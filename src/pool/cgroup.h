@@ -45,8 +45,8 @@ int cgroup_leave(Cgroup *cgroup);
  * outside of our cgroup namespace. */
 size_t cgroup_service_length(const char *path);
 
-/* Processes in the cgroup and in those below it, zombies and ourselves not included, sorted, each once, ended
- * by 0; to be freed. Those in sub-cgroups we cannot open or more than 16 levels down are left out;
+/* Processes in the cgroup and in those below it, zombies and ourselves not included, sorted, each once,
+ * ended by 0; to be freed. Those in sub-cgroups we cannot open or more than 16 levels down are left out;
  * cgroup_is_populated() and cgroup_kill() see them. Negative errno (-ENOMEM, -EMFILE, -ENFILE, -EACCES). */
 int cgroup_list(int cgroup_fd, pid_t **ret_pids, size_t *ret_n_pids);
 
@@ -68,9 +68,9 @@ void pid_set_clear(PidSet *set);
  * right in either case. */
 int cgroup_signal(int cgroup_fd, int signo, PidSet *done);
 
-/* SIGKILL for every process in it and below, of which we must be none: one by one, and where that does not reach everybody (endless
- * forks, other users, sub-cgroups we cannot open) by cgroup.kill (Linux 5.14). Not always by that: it can
- * spoil the cgroup for clone3(2), see spawn_probe_cgroup(); cgroup_open() finds out. They may take a
- * moment to be gone, and without cgroup.kill some may escape: repeat until it is not populated. 0 or
- * negative errno. */
+/* SIGKILL for every process in it and below, of which we must be none: one by one, and where that does
+ * not reach everybody (endless forks, other users, sub-cgroups we cannot open) by cgroup.kill (Linux
+ * 5.14). Not always by that: it can spoil the cgroup for clone3(2), see spawn_probe_cgroup();
+ * cgroup_open() finds out. They may take a moment to be gone, and without cgroup.kill some may escape:
+ * repeat until it is not populated. 0 or negative errno. */
 int cgroup_kill(int cgroup_fd);

@@ -613,8 +613,8 @@ static void enter_cgroup(Manager *m) {
 
         r = cgroup_enter(m->cgroup);
         if (r < 0)
-                say(m, LOG_WARNING, NULL, "Could not enter the workers' cgroup, starting them takes longer: %s",
-                    strerror(-r));
+                say(m, LOG_WARNING, NULL,
+                    "Could not enter the workers' cgroup, starting them takes longer: %s", strerror(-r));
 }
 
 static int take_over(Manager *m) {

@@ -36,7 +36,7 @@ int spawn_worker(const SpawnRequest *request, pid_t *ret_pid, int *ret_pidfd, in
 typedef enum SpawnBirth {
         SPAWN_BIRTH_KILLED, /* a child is killed at birth there */
         SPAWN_BIRTH_FINE,
-        SPAWN_NO_CLONE,     /* there is no clone3(2): RestrictNamespaces= forbids it, or an emulation lacks it */
+        SPAWN_NO_CLONE,     /* no clone3(2): RestrictNamespaces= forbids it, or an emulation lacks it */
 } SpawnBirth;
 
 /* Whether a child can be born in the cgroup: a SpawnBirth, or what spawn_worker() would fail with. Waits for

@@ -26,6 +26,8 @@ PACKAGES = pathlib.Path('/var/cache/fcgi-pool-tests')
 # All contenders are in it, so that what a unit has cost can be asked when it has gone.
 SLICE = 'compare.slice'
 BACKLOG = 4096
+# In [Service], for programs that expect their listener there.
+ON_SOCKET = 'User=www-data\nStandardInput=socket\nStandardOutput=journal\nStandardError=journal\n'
 START_SECONDS = 60
 REPLACE_SECONDS = 60
 

@@ -6,7 +6,7 @@ import os
 import pathlib
 
 import lib
-from contender import OwnUnits, PROGRAMS
+from contender import ON_SOCKET, PROGRAMS, OwnUnits
 
 SOURCE = pathlib.Path(__file__).resolve().parents[2] / 'spawn-bare.c'
 PROXY = '/usr/lib/systemd/systemd-socket-proxyd'
@@ -26,12 +26,7 @@ def build():
 class Bare(OwnUnits):
     key, title = 'bare', 'bare fork and exec'
     verb = 'systemctl restart'
-    lines = '''Type=notify
-User=www-data
-StandardInput=socket
-StandardOutput=journal
-StandardError=journal
-KillMode=mixed'''
+    lines = f'Type=notify\n{ON_SOCKET}KillMode=mixed'
 
     arguments = ''
 

@@ -5,7 +5,7 @@
 import itertools
 
 import lib
-from contender import BACKLOG, ROOT, Contender
+from contender import BACKLOG, ON_SOCKET, ROOT, Contender
 
 # systemd 257 may give an instance no socket if there has been one of the name before, whose units were removed.
 SERIAL = itertools.count()
@@ -38,8 +38,8 @@ class Templates(Contender, lib.Pool):
             lib.systemctl('start', *self.instances)
 
     def service_text(self):
-        return (f'[Unit]\nStartLimitIntervalSec=0\n\n[Service]\nType=exec\nExecStart={self.app}\nUser=www-data\n'
-                f'Sockets={self.socket}\nStandardInput=socket\nStandardOutput=journal\nStandardError=journal\n'
+        return (f'[Unit]\nStartLimitIntervalSec=0\n\n[Service]\nType=exec\nExecStart={self.app}\n'
+                f'Sockets={self.socket}\n{ON_SOCKET}'
                 f'Restart=always\nRestartSec=0\nKillSignal=SIGUSR1\nTimeoutStopSec=30\n'
                 f'Slice={self.slice}\n{lib.as_lines(self.extra_service)}')
 
