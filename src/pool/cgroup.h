@@ -29,10 +29,10 @@ int cgroup_open(Cgroup **ret_cgroup);
 Cgroup *cgroup_free(Cgroup *cgroup);
 DEFINE_TRIVIAL_CLEANUP_FUNC(Cgroup *, cgroup_free);
 
-/* Where children cannot be born in workers/ from outside, we go there ourselves: to move each of them costs
- * some ten milliseconds (the kernel waits for all CPUs), between the death of a worker and the start of the
- * next one. Does nothing elsewhere. Whoever may kill what is in workers/ must be gone. 0 or negative errno:
- * children will be moved. */
+/* Where children cannot be born in workers/ from outside (no_clone, must_move), we go there ourselves: to
+ * move each of them costs some ten milliseconds (the kernel waits for all CPUs), between the death of a
+ * worker and the start of the next one. Does nothing elsewhere. No guardian may be about to kill what is in
+ * workers/. 0 or negative errno: children will be moved. */
 int cgroup_enter(Cgroup *cgroup);
 
 /* Back to the unit's own cgroup: nobody but workers is in workers/ then. 0 or negative errno. */

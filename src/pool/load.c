@@ -214,6 +214,7 @@ static int on_client(sd_event_source *source, int fd, uint32_t revents, void *us
         Pool *pool = userdata;
 
         wake_up(pool, pool_now(pool));
+        pool->load.woken = true;
         pool_request_reconcile(pool);
         return 0;
 }
@@ -277,6 +278,7 @@ static void look_at_all(Pool *pool, uint64_t now_usec) {
                 .pressed = l->pressed,
                 .peak_since_usec = l->peak_since_usec,
                 .awake_usec = l->awake_usec,
+                .woken = l->woken,
         };
         uint64_t memory_usec = usec_add(l->memory_usec, PLAN_MEMORY_USEC);
         bool memory = pool->p.config->max_memory != UINT64_MAX && now_usec >= memory_usec;
@@ -312,8 +314,10 @@ static void look_at_all(Pool *pool, uint64_t now_usec) {
         if (pool->p.config->max_memory != UINT64_MAX && !memory)
                 l->next_usec = MIN_OF(l->next_usec, memory_usec);
         l->awake = !step.rest;
-        if (step.rest)
+        if (step.rest) {
+                l->woken = false;
                 watch_listeners(pool, true);
+        }
 }
 
 uint64_t load_drive(Pool *pool, uint64_t now_usec) {

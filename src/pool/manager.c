@@ -140,9 +140,12 @@ static void clean_up(Manager *m) {
                 return;
         r = cgroup_leave(m->cgroup);
         if (r < 0) {
-                say(m, LOG_WARNING, NULL, "Could not leave the workers' cgroup, left to the guardian: %s",
+                _cleanup_(pid_set_clear) PidSet done = {};
+
+                say(m, LOG_WARNING, NULL, "Could not leave the workers' cgroup, killing what is left in it: %s",
                     strerror(-r));
-                return;
+                (void) cgroup_signal(m->cgroup->workers_fd, SIGKILL, &done); /* but us */
+                return; /* what has escaped is the guardian's */
         }
         if (cgroup_is_populated(m->cgroup->workers_fd) > 0) {
                 say(m, LOG_NOTICE, MESSAGE_LEFTOVERS_KILLED,
@@ -258,6 +261,18 @@ static int on_restart_signal(sd_event_source *source, const struct signalfd_sigi
         return 0;
 }
 
+/* Not where a guardian may be left that takes us for a worker: one that is on the leash waits for our end. */
+static void enter_cgroup(Manager *m) {
+        int r;
+
+        if (!m->cgroup || m->leash_fd < 0)
+                return;
+        r = cgroup_enter(m->cgroup);
+        if (r < 0)
+                say(m, LOG_WARNING, NULL,
+                    "Could not enter the workers' cgroup, starting them takes longer: %s", strerror(-r));
+}
+
 /* Returns only if it fails. */
 static int reexecute(Manager *m) {
         const ListenSet *l = m->listeners;
@@ -285,7 +300,11 @@ static int reexecute(Manager *m) {
                 for (size_t i = 0; i < l->n_listeners; i++)
                         (void) listener_enforce_mode(l->listeners + i);
                 (void) notify_flush(m->notify, FLUSH_USEC);
+                /* Other images need not know of it. */
+                if (m->cgroup)
+                        (void) cgroup_leave(m->cgroup);
                 r = reexec_execute(m->reexec, fds, n);
+                enter_cgroup(m);
         }
 
         say(m, LOG_ERR, MESSAGE_REEXEC_FAILED, "Could not execute the program anew, going on as before: %s",
@@ -605,16 +624,6 @@ static void continue_workers(Manager *m) {
         if (r < 0)
                 say(m, LOG_WARNING, NULL, "Could not send SIGCONT to the workers, ignoring: %s",
                     strerror(-r));
-}
-
-/* A guardian of before would have taken us for a worker: it is gone now. */
-static void enter_cgroup(Manager *m) {
-        int r;
-
-        r = cgroup_enter(m->cgroup);
-        if (r < 0)
-                say(m, LOG_WARNING, NULL,
-                    "Could not enter the workers' cgroup, starting them takes longer: %s", strerror(-r));
 }
 
 static int take_over(Manager *m) {

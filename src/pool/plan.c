@@ -321,10 +321,11 @@ PlanLoadStep plan_load(const Config *config, const PlanLoad *load, uint64_t now_
         step.pressed = load->n_queued > 0 && load->n_taken >= load->n_ready;
         step.n_wanted = plan_size(config, load, step.pressed, now_usec);
         /* Not at once: between short requests there is rest again and again, and the next client would wake
-         * us. Without a worker he shall, for nobody else would notice him. A request on a kept connection
-         * wakes nobody up. */
+         * us. He shall if there is no worker yet, for nobody else would notice him; but a listener that was
+         * shut down wakes us again and again. A request on a kept connection wakes nobody up. */
         step.rest = load->n_queued == 0 && load->n_busy == 0 &&
-                (usec_sub(now_usec, load->awake_usec) >= PLAN_AWAKE_USEC || step.n_wanted == 0) &&
+                (usec_sub(now_usec, load->awake_usec) >= PLAN_AWAKE_USEC ||
+                 (step.n_wanted == 0 && !load->woken)) &&
                 (load->n_connected == 0 || config->request_timeout_usec == USEC_INFINITY);
         if (!step.rest)
                 step.again_usec = usec_add(now_usec, watch_interval(config, load, now_usec));

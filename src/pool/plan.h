@@ -159,6 +159,7 @@ typedef struct PlanLoad {
         unsigned n_peak;           /* most taken at a time in this span of PLAN_SHRINK_USEC and the last */
         uint64_t peak_since_usec;  /* when this span began */
         uint64_t awake_usec;       /* clients have been about since then */
+        bool woken;                /* one of them was seen to come */
 } PlanLoad;
 
 typedef struct PlanLoadStep {

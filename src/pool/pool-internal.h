@@ -46,6 +46,7 @@ typedef struct Load {
         int diag_fd;               /* queue.h */
         bool watching;             /* the source is on */
         bool awake;                /* clients are about, there will be looks */
+        bool woken;                /* by a client, and not by the begin of service */
         uint64_t awake_usec;
         uint64_t next_usec;        /* the next look */
         uint64_t memory_usec;      /* the last one at memory; 0: none yet */

@@ -270,7 +270,8 @@ class Faults:
             with lib.BackgroundLoad(pool, clients=2, rate=200, duration=3600, query='sleep=1') as load:
                 steps = self.steps(pool)
                 for i in range(n):
-                    self.kill(pool, *steps[int((i + self.random.random()) * len(steps) / n)])
+                    if not self.kill(pool, *steps[int((i + self.random.random()) * len(steps) / n)]):
+                        self.kill(pool, *self.random.choice(steps[:len(steps) // 2]))
                 self.load_result = load.stop()
             if self.load_result['failed']:
                 self.problems.append(f'{self.load_result["failures"]}: {self.load_result["first_failure"]}')
@@ -288,6 +289,7 @@ class Faults:
         return steps[max(0, names.index('pidfd_send_signal') - STEPS_BEFORE):]
 
     def kill(self, pool, name, number):
+        """Whether the helper got as far."""
         since = lib.journal_cursor()
         with Strace(pool.main_pid, f'--inject={name}:signal=KILL:when={number}') as strace:
             os.kill(strace.pid, signal.SIGHUP)
@@ -302,6 +304,7 @@ class Faults:
             self.n_missed += 1
         self.problems += [f'{name} number {number}, {"killed" if dead else "missed"}: {text}'
                           for text in pool.problems() + pool.surprises(since)]
+        return dead
 
 
 class FaultyPool(Survivor):

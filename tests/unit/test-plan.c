@@ -450,10 +450,15 @@ static void looks_at_a_burst(void) {
         l.n_queued = l.n_taken = 0;
         EXPECT_EQ(plan_load(&c, &l, T0 + 4 * PLAN_SHRINK_USEC).n_wanted, 0);
 
-        /* Who comes to a pool without workers is noticed at once, even right after its start. */
+        /* Who comes to a pool without workers is noticed at once, even right after its start; a listener that
+         * wakes us for nobody does not so more often than otherwise. */
         l = (PlanLoad) { .n_step = 1, .awake_usec = T0, .peak_since_usec = T0 };
         EXPECT(plan_load(&c, &l, T0).rest);
         EXPECT_EQ(plan_load(&c, &l, T0).again_usec, USEC_INFINITY);
+        l.woken = true;
+        EXPECT(!plan_load(&c, &l, T0).rest);
+        EXPECT(plan_load(&c, &l, T0 + PLAN_AWAKE_USEC).rest);
+        l.woken = false;
         l.n_wanted = 1;
         EXPECT(!plan_load(&c, &l, T0).rest);
 
