@@ -107,7 +107,7 @@ class Chaos:
                 os.kill(pid, signal.SIGKILL)
 
     def kill_worker(self, pool):
-        pids = lib.cgroup_pids(pool.cgroup / 'workers')
+        pids = pool.workers()
         if not pids:
             return
         pid = self.random.choice(pids)
@@ -115,7 +115,7 @@ class Chaos:
             fd = os.pidfd_open(pid)
             try:
                 # Not a process that has got the number meanwhile.
-                if pid in lib.cgroup_pids(pool.cgroup / 'workers'):
+                if pid in pool.workers():
                     signal.pidfd_send_signal(fd, signal.SIGKILL)
                     self.killed[pool].add(pid)
             finally:
