@@ -5,8 +5,8 @@
  *
  * We live in the unit's own cgroup, where PID 1 starts the helper; workers are born in workers/ by
  * clone3(2), which costs nothing, while moving a process there later takes milliseconds. Where there is no
- * clone3(2), as under RestrictNamespaces=, or where it kills (spawn_probe_cgroup()), we live in workers/ with
- * them instead, who are born where we are.
+ * clone3(2), as under RestrictNamespaces=, or where it kills (spawn_probe_cgroup()), we live in workers/
+ * with them instead, who are born where we are.
  * Membership survives everything but the death of the process, so it is the one list of workers that cannot
  * be lost.
  *

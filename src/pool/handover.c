@@ -29,7 +29,8 @@ void pool_store_worker(Pool *pool, Worker *w) {
 
         if (w->stored || w->stranger || w->pidfd < 0)
                 return;
-        w->stored = notify_store_fd(pool->p.notify, stored_name(w->slot, w->generation, name), w->pidfd) >= 0;
+        (void) stored_name(w->slot, w->generation, name);
+        w->stored = notify_store_fd(pool->p.notify, name, w->pidfd) >= 0;
 }
 
 /* Names are not unique: a successor of the same generation may start before its predecessor, who missed the

@@ -142,8 +142,8 @@ static void clean_up(Manager *m) {
         if (r < 0) {
                 _cleanup_(pid_set_clear) PidSet done = {};
 
-                say(m, LOG_WARNING, NULL, "Could not leave the workers' cgroup, killing what is left in it: %s",
-                    strerror(-r));
+                say(m, LOG_WARNING, NULL,
+                    "Could not leave the workers' cgroup, killing what is left in it: %s", strerror(-r));
                 (void) cgroup_signal(m->cgroup->workers_fd, SIGKILL, &done); /* but us */
                 return; /* what has escaped is the guardian's */
         }
@@ -261,7 +261,7 @@ static int on_restart_signal(sd_event_source *source, const struct signalfd_sigi
         return 0;
 }
 
-/* Not where a guardian may be left that takes us for a worker: one that is on the leash waits for our end. */
+/* Not where a guardian may be left that takes us for a worker: one on the leash waits for our end. */
 static void enter_cgroup(Manager *m) {
         int r;
 
