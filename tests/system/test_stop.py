@@ -3,6 +3,7 @@
 """systemctl stop means stop: what runs may finish, then nothing is left, at whatever moment it comes."""
 
 import os
+import re
 import shutil
 
 import pytest
@@ -124,7 +125,10 @@ def test_stop_while_backing_off():
         stopped_in_order(pool)
         lines = pool.journal(cursor, SYSLOG_IDENTIFIER='fcgi-pool')
         stopping = next(n for n, entry in enumerate(lines) if entry.get('MESSAGE_ID') == IDS['MESSAGE_POOL_STOPPING'])
-        assert [entry['MESSAGE'] for entry in lines[stopping:] if entry.get('WORKER_STATE') == 'starting'] == []
+        # Of those that had just started nobody has heard by then.
+        started = re.search(r', (\d+) starting', lines[stopping]['MESSAGE'])
+        late = [entry['MESSAGE'] for entry in lines[stopping:] if entry.get('WORKER_STATE') == 'starting']
+        assert len(late) <= int(started.group(1) if started else 0), late
 
 
 def test_death_while_stopping():
