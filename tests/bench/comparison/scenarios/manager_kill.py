@@ -18,7 +18,7 @@ Debian's unit (KillMode=process, RestartSec=50s) and with a better one. Plain sy
 1.'''
 FIGURES = [*LOST, Figure('gap', 'longest silence', 'ms', plot=True), Figure('again', 'in charge again', 's'),
            Figure('orphans', 'old workers left', total=True)]
-ROUNDS = 3
+ROUNDS = 2
 LIMIT = 8
 
 

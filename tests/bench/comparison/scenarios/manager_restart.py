@@ -12,7 +12,7 @@ which is told to execute itself anew (daemon-reexec). "restart took" is what the
 little longer.'''
 FIGURES = [*LOST, Figure('gap', 'longest silence', 'ms', plot=True), Figure('max', 'slowest', 'ms'),
            Figure('seconds', 'restart took', 's', best=None)]
-ROUNDS = 3
+ROUNDS = 2
 
 
 def entries():
