@@ -18,6 +18,7 @@ FIGURES = [Figure('failed', 'requests lost', total=True, plot=True), Figure('eve
 ROUNDS = 2
 PORT = 8086
 N_RELOADS = 2
+PAUSE = 1.5
 KEYS = ('fcgi-pool', 'systemd', 'supervisor', 'multiwatch', 'spawn-fcgi', 's6', 'start-server', 'fcgi-pool-php',
         'php-fpm', 'php-fpm-30s', 'uwsgi', 'uwsgi-hup')
 
@@ -41,7 +42,8 @@ def measure(entry, quick):
             old = contender.workers()
             contender.replace_workers()
             contender.wait_replaced(old)
-        time.sleep(scenario.TAIL)
+            # uWSGI looks once a second whether it is told to reload, and not before it is through with the last one.
+            time.sleep(PAUSE)
         result = load.stop()
     return {'failed': result['failed'], 'events': n, 'requests': result['started'],
             'max': result['latency_usec']['max'] / 1000, 'raw': result}
