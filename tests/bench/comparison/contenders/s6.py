@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # SPDX-FileCopyrightText: fcgi-pool contributors
-"""s6: a supervised service per worker, with the socket kept by s6-fdholder."""
+"""s6: a supervised service per worker, with the socket kept by s6-fdholder, which is one of its services as well."""
 
 import lib
 from contender import BACKLOG, OwnUnits
@@ -28,9 +28,10 @@ class S6(OwnUnits):
         directory = self.application.directory
         store = (f'/usr/bin/s6-ipcserver-socketbinder -B -a 0666 -b {BACKLOG} {self.listen[0]} '
                  f'/usr/bin/s6-fdholder-store {directory}/fdholder.sock unix:app')
-        # The services start when the socket is in its place.
-        return (f"Type=exec\nExecStartPost=/bin/sh -c 'until [ -S {directory}/fdholder.sock ]; do sleep 0.01; done; "
-                f"{store}; exec /usr/bin/s6-svscanctl -an {directory}/scan'\n"
+        # The services start when the socket is in its place, and not by what an earlier life has left.
+        script = (f'until [ -S {directory}/fdholder.sock ]; do sleep 0.01; done; {store}; '
+                  f'exec /usr/bin/s6-svscanctl -an {directory}/scan')
+        return (f"Type=exec\nExecStartPre=/bin/rm -f {directory}/fdholder.sock\nExecStartPost=/bin/sh -c '{script}'\n"
                 f'ExecStop=/usr/bin/s6-svscanctl -t {directory}/scan\nKillMode=mixed\nRestart=always\nRestartSec=0')
 
     def configuration(self):
