@@ -6,9 +6,8 @@
  * We live in the unit's own cgroup, where PID 1 starts the helper; workers are born in workers/ by
  * clone3(2), which costs nothing, while moving a process there later takes milliseconds. Where there is no
  * clone3(2), as under RestrictNamespaces=, or where it kills (spawn_probe_cgroup()), we live in workers/
- * with them instead, who are born where we are.
- * Membership survives everything but the death of the process, so it is the one list of workers that cannot
- * be lost.
+ * with them instead, who are born where we are. Membership survives everything but the death of the
+ * process, so it is the one list of workers that cannot be lost.
  *
  * Both kinds of hierarchy are looked for: cgroup2 on /sys/fs/cgroup, or beside version 1 in
  * /sys/fs/cgroup/unified.
@@ -176,8 +175,7 @@ static int open_sub(Cgroup *cgroup, const char *name, int *ret_fd) {
         if (r < 0)
                 return r;
 
-        cgroup->must_move |= r == SPAWN_BIRTH_KILLED;
-        cgroup->no_clone |= r == SPAWN_NO_CLONE;
+        cgroup->must_move |= r != SPAWN_BIRTH_FINE;
         *ret_fd = TAKE_FD(fd);
         return 0;
 }
@@ -219,22 +217,14 @@ int cgroup_open(Cgroup **ret_cgroup) {
         return 0;
 }
 
-static int enter(int cgroup_fd) {
-        _cleanup_close_ int fd = openat(cgroup_fd, "cgroup.procs", O_WRONLY | O_CLOEXEC);
-
-        if (fd < 0)
-                return -errno;
-        return write(fd, "0", 1) < 0 ? -errno : 0; /* the writer */
-}
-
 int cgroup_enter(Cgroup *cgroup) {
         int r;
 
         assert(cgroup);
 
-        if (!cgroup->must_move && !cgroup->no_clone)
+        if (!cgroup->must_move)
                 return 0;
-        r = enter(cgroup->workers_fd);
+        r = spawn_move(cgroup->workers_fd, 0);
         cgroup->inside = r >= 0;
         return r;
 }
@@ -246,7 +236,7 @@ int cgroup_leave(Cgroup *cgroup) {
 
         if (!cgroup->inside)
                 return 0;
-        r = enter(cgroup->unit_fd);
+        r = spawn_move(cgroup->unit_fd, 0);
         cgroup->inside = r < 0;
         return r;
 }

@@ -16,8 +16,7 @@ typedef struct Cgroup {
         int workers_fd;
         int guardian_fd;
         char *workers_path;
-        bool must_move;      /* SpawnRequest.cgroup_move: children do not survive their birth here */
-        bool no_clone;       /* or cannot be born anywhere but in our own cgroup */
+        bool must_move;      /* SpawnRequest.cgroup_move: children cannot be born here from outside */
         bool inside;         /* which is workers/: cgroup_enter() */
 } Cgroup;
 
@@ -29,9 +28,9 @@ int cgroup_open(Cgroup **ret_cgroup);
 Cgroup *cgroup_free(Cgroup *cgroup);
 DEFINE_TRIVIAL_CLEANUP_FUNC(Cgroup *, cgroup_free);
 
-/* Where children cannot be born in workers/ from outside (no_clone, must_move), we go there ourselves: to
- * move each of them costs some ten milliseconds (the kernel waits for all CPUs), between the death of a
- * worker and the start of the next one. Does nothing elsewhere. No guardian may be about to kill what is in
+/* Where children cannot be born in workers/ from outside (must_move), we go there ourselves: to move each
+ * of them costs some ten milliseconds (the kernel waits for all CPUs), between the death of a worker and
+ * the start of the next one. Does nothing elsewhere. No guardian may be about to kill what is in
  * workers/. 0 or negative errno: children will be moved. */
 int cgroup_enter(Cgroup *cgroup);
 

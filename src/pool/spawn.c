@@ -213,7 +213,7 @@ static pid_t process_clone(int cgroup_fd, int *ret_pidfd) {
         return pid;
 }
 
-static int move_to_cgroup(int cgroup_fd, pid_t pid) {
+int spawn_move(int cgroup_fd, pid_t pid) {
         _cleanup_close_ int fd = -EBADF;
         char text[16];
         struct statfs sfs;
@@ -240,7 +240,7 @@ static int process_prepare(pid_t pid, int cgroup_fd, int *ret_pidfd) {
         pidfd = (int) syscall(SYS_pidfd_open, pid, 0);
         if (pidfd < 0)
                 return -errno;
-        r = cgroup_fd >= 0 ? move_to_cgroup(cgroup_fd, pid) : 0;
+        r = cgroup_fd >= 0 ? spawn_move(cgroup_fd, pid) : 0;
         if (r < 0)
                 return r;
 

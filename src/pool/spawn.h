@@ -33,6 +33,10 @@ typedef struct SpawnRequest {
  * children; -EOPNOTSUPP: it is threaded. Does not log. */
 int spawn_worker(const SpawnRequest *request, pid_t *ret_pid, int *ret_pidfd, int *ret_exec_fd);
 
+/* Moves a process, or ourselves if pid is 0, to the cgroup. 0 or negative errno, as for spawn_worker() with
+ * cgroup_fd. */
+int spawn_move(int cgroup_fd, pid_t pid);
+
 typedef enum SpawnBirth {
         SPAWN_BIRTH_KILLED, /* a child is killed at birth there */
         SPAWN_BIRTH_FINE,

@@ -3,19 +3,14 @@
 #pragma once
 
 /* A service to be in: a cgroup of our own, real, whose name ends in .service. Each test runs in a child that
- * was moved there; afterwards everything in it is killed and it is removed. And a way to do without a system
- * call. */
+ * was moved there; afterwards everything in it is killed and it is removed. */
 
 #include <dirent.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <linux/filter.h>
 #include <linux/magic.h>
-#include <linux/seccomp.h>
 #include <poll.h>
 #include <signal.h>
-#include <stddef.h>
-#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/vfs.h>
@@ -151,18 +146,4 @@ static inline pid_t service_sleeper(int cgroup_fd) {
                 (void) close(fd);
         }
         return pid;
-}
-
-/* Makes the system call nr fail with error in this process and all that come from it. */
-static inline void refuse_call(long nr, int error) {
-        struct sock_filter code[] = {
-                BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-                BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t) nr, 0, 1),
-                BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (uint32_t) error),
-                BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-        };
-        struct sock_fprog program = { .len = ELEMENTSOF(code), .filter = code };
-
-        EXPECT_EQ(prctl(PR_SET_NO_NEW_PRIVS, 1UL, 0UL, 0UL, 0UL), 0);
-        EXPECT_EQ(prctl(PR_SET_SECCOMP, (unsigned long) SECCOMP_MODE_FILTER, &program, 0UL, 0UL), 0);
 }

@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "guardian.h"
+#include "refuse-call.h"
 #include "spawn.h"
 #include "test-cgroup.h"
 

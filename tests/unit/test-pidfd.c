@@ -6,8 +6,6 @@
 
 #include <dirent.h>
 #include <fcntl.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -19,6 +17,7 @@
 #include <time.h>
 
 #include "pidfd.h"
+#include "refuse-call.h"
 #include "test.h"
 
 /* valgrind 3.19 does not know pidfd_open(2). */
@@ -257,19 +256,6 @@ static void test_orphans(void) {
         expect_orphans_death(fate_signal, SIGTERM, CLD_KILLED, SIGTERM);
 }
 
-static void refuse_ioctl(int error) {
-        struct sock_filter code[] = {
-                BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-                BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t) SYS_ioctl, 0, 1),
-                BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (uint32_t) error),
-                BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-        };
-        struct sock_fprog program = { .len = ELEMENTSOF(code), .filter = code };
-
-        EXPECT_EQ(prctl(PR_SET_NO_NEW_PRIVS, 1UL, 0UL, 0UL, 0UL), 0);
-        EXPECT_EQ(prctl(PR_SET_SECCOMP, (unsigned long) SECCOMP_MODE_FILTER, &program, 0UL, 0UL), 0);
-}
-
 /* ENOTTY: before 6.13. ESRCH: 6.13 and 6.14 when the process has been reaped. */
 static void test_old_kernel(void) {
         static const int errors[] = { ENOTTY, EINVAL, ESRCH, ENOSYS, EPERM };
@@ -284,7 +270,7 @@ static void test_old_kernel(void) {
                         Death death = { .status = 77 };
                         pid_t found;
 
-                        refuse_ioctl(errors[i]);
+                        refuse_call(SYS_ioctl, errors[i]);
                         EXPECT_EQ(pidfd_get_death(p.pidfd, &death), -EOPNOTSUPP);
                         EXPECT_EQ(death.status, 77);
                         EXPECT_EQ(pidfd_get_pid(p.pidfd, &found), 0);

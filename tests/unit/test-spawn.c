@@ -20,6 +20,7 @@
 #include <sys/un.h>
 #include <sys/wait.h>
 
+#include "refuse-call.h"
 #include "spawn.h"
 #include "test.h"
 #include "test-cgroup.h"
