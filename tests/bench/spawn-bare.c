@@ -6,7 +6,6 @@
  * that dies. What is left of a process manager when everything is left out. With --streams the output of each
  * goes to a journal stream of its own, which costs journald and PID 1 as much as the rest. */
 
-#define _GNU_SOURCE
 #include <fcntl.h>
 #include <signal.h>
 #include <stdbool.h>

@@ -55,6 +55,13 @@ def systemd_version():
     return int(re.search(r'systemd (\d+)', run(['systemctl', '--version']).stdout).group(1))
 
 
+def machine():
+    """What figures depend on."""
+    model = [line.split(':')[1].strip() for line in open('/proc/cpuinfo') if line.startswith('model name')]
+    return {'systemd': systemd_version(), 'kernel': os.uname().release, 'cpus': len(os.sched_getaffinity(0)),
+            'cpu': model[0] if model else os.uname().machine}
+
+
 # --- systemd ---
 
 def systemctl(*args, check=True, timeout=120):

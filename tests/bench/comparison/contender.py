@@ -13,15 +13,14 @@ import glob
 import os
 import pathlib
 import platform
-import shutil
 import signal
-import time
 
 import lib
+import retirement
 from application import Application
+from survival import PROGRAMS
 
 ROOT = pathlib.Path('/run/fcgi-pool-compare')
-PROGRAMS = pathlib.Path('/usr/local/lib/fcgi-pool-tests')
 PACKAGES = pathlib.Path('/var/cache/fcgi-pool-tests')
 # All contenders are in it, so that what a unit has cost can be asked when it has gone.
 SLICE = 'compare.slice'
@@ -37,14 +36,9 @@ WAITING = {'x86_64': {232, 281, 202, 23, 270}, 'aarch64': {22, 98, 72}}[platform
 
 
 def install(name):
-    """The path of a test program outside of what sandboxes hide."""
-    PROGRAMS.mkdir(parents=True, exist_ok=True)
+    """The path of a test program outside of what sandboxes hide; copied once, since others may be executing it."""
     path = PROGRAMS / name
-    if not path.exists():
-        new = path.with_name(f'{name}.new')
-        shutil.copy(lib.tool(name), new)
-        os.rename(new, path)
-    return path
+    return path if path.exists() else pathlib.Path(retirement.install(name))
 
 
 def executable(pid):
@@ -150,9 +144,7 @@ class Contender:
         return self.restart(check=False)
 
     def kill_manager(self):
-        """Whether there is one to kill."""
         os.kill(self.main_pid, signal.SIGKILL)
-        return True
 
     def stop_manager(self):
         return self.stop(check=False)
@@ -236,12 +228,3 @@ class OwnUnits(Contender, lib.Pool):
         if not self.binds:
             self.write(lib.SYSTEMD_UNITS / self.socket, self.socket_text())
         lib.daemon_reload()
-
-
-def wait_gone(pids, seconds):
-    """Waits for the end of processes; how many are left."""
-    deadline = time.monotonic() + seconds
-    for pid in pids:
-        with contextlib.suppress(AssertionError):
-            lib.wait_exit(pid, max(deadline - time.monotonic(), 0.001))
-    return sum(os.path.exists(f'/proc/{pid}') for pid in pids)

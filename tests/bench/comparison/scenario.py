@@ -41,7 +41,6 @@ class Entry:
     contender: type
     suffix: str = ''  # of key and title, where one contender takes part more than once
     arguments: dict = dataclasses.field(default_factory=dict)
-    title: str = ''
     extra: typing.Any = None  # the scenario's own
 
     @property
@@ -49,7 +48,7 @@ class Entry:
         return self.contender.key + (f'@{self.suffix}' if self.suffix else '')
 
     def about(self):
-        title = self.title or self.contender.title
+        title = self.contender.title
         return {'key': self.key, 'title': f'{title}, {self.suffix}' if self.suffix else title,
                 'verb': self.contender.verb}
 

@@ -2,36 +2,19 @@
 # SPDX-FileCopyrightText: fcgi-pool contributors
 """What is left of a manager when everything is left out, and a proxy before it."""
 
-import os
-import pathlib
+from contender import ON_SOCKET, OwnUnits, install
 
-import lib
-from contender import ON_SOCKET, PROGRAMS, OwnUnits
-
-SOURCE = pathlib.Path(__file__).resolve().parents[2] / 'spawn-bare.c'
 PROXY = '/usr/lib/systemd/systemd-socket-proxyd'
-
-
-def build():
-    PROGRAMS.mkdir(parents=True, exist_ok=True)
-    path = PROGRAMS / 'spawn-bare'
-    if not path.exists():
-        flags = lib.run(['pkg-config', '--cflags', '--libs', 'libsystemd']).stdout.split()
-        new = path.with_name('spawn-bare.new')
-        lib.run(['cc', '-O2', '-Wl,-z,now', '-o', str(new), str(SOURCE), *flags])
-        os.rename(new, path)
-    return path
 
 
 class Bare(OwnUnits):
     key, title = 'bare', 'bare fork and exec'
     verb = 'systemctl restart'
     lines = f'Type=notify\n{ON_SOCKET}KillMode=mixed'
-
     arguments = ''
 
     def command_text(self):
-        return f'{build()} {self.arguments} {self.n_workers} {self.app}'
+        return f'{install("spawn-bare")} {self.arguments} {self.n_workers} {self.app}'
 
     def replace_workers(self):
         """It has no reload."""

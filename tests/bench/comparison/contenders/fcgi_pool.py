@@ -6,6 +6,7 @@ import os
 import pathlib
 
 import lib
+import survival
 from contender import BACKLOG, SLICE, Contender, install
 
 
@@ -26,7 +27,6 @@ class FcgiPool(Contender, lib.TemplatePool):
 
     def reinstall(self):
         """There is no package of Debian's: what one would do."""
-        import survival
         survival.reinstall([self])
 
 

@@ -75,8 +75,5 @@ class Templates(Contender, lib.Pool):
         lib.wait_until(lambda: lib.systemctl('show', '--property=Version', check=False).returncode == 0, 30)
         return result
 
-    def kill_manager(self):
-        return False
-
     def descendants_of(self):
         return 1

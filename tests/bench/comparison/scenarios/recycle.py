@@ -13,7 +13,7 @@ from scenario import Entry, Figure
 
 TITLE = 'Recycling'
 QUESTION = 'Workers are replaced because of their age or number of requests. How many requests does that cost?'
-METHOD = '''64 workers under a closed loop of 48 clients, 2 ms each, until 10,000 workers have been replaced or 100 s
+METHOD = '''64 workers under a closed loop of 48 clients, 2 ms each, until 10,000 workers have been replaced or 160 s
 are over; all by the means of the manager, set so that it has to do it all the time: --max-lifetime=200ms of fcgi-pool,
 RuntimeMaxSec=1s of systemd units, pm.max_requests=20 of php-fpm, --max-requests 20 of uWSGI. "SIGTERM by hand" is what
 people do otherwise: one worker after the other gets SIGTERM, and multiwatch replaces it. Recycled workers are counted
@@ -44,11 +44,12 @@ def terminate_one(contender):
 
 
 def measure(entry, quick):
-    with entry.make(n_workers=N_WORKERS) as contender:
+    n_workers, n_clients = (N_WORKERS // 4, N_CLIENTS // 4) if quick else (N_WORKERS, N_CLIENTS)
+    with entry.make(n_workers=n_workers) as contender:
         seen = set(contender.workers())
         end = time.monotonic() + (4 if quick else SECONDS)
-        with contender.load(clients=N_CLIENTS, query='sleep=2') as load:
-            while time.monotonic() < end and len(seen) < N_WORKERS + N_RECYCLED:
+        with contender.load(clients=n_clients, query='sleep=2') as load:
+            while time.monotonic() < end and len(seen) < n_workers + N_RECYCLED:
                 if entry.extra:
                     terminate_one(contender)
                 time.sleep(0.01)

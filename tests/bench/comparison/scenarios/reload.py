@@ -13,7 +13,7 @@ QUESTION = 'A new version is deployed and all workers are replaced while clients
 METHOD = '''Eight workers, six clients that send FastCGI requests directly, one at a time each, and never try anything
 again; a request sleeps for 20 ms. First nothing happens, for the latency to compare with; then the workers are
 replaced by the verb that users have for it, again every 1.5 s, or when it is through if it takes longer. multiwatch,
-spawn-fcgi and fcgiwrap have no reload: their service is restarted. Plain systemd instances are restarted one by one by
+alone and with spawn-fcgi, has no reload: its service is restarted. Plain systemd instances are restarted one by one by
 a script. Each worker that runs a program gets the signal that lets libfcgi end its request; php-fpm is there with its
 default, process_control_timeout=0, and with 30 s; uWSGI with its chain reload and with SIGHUP. p99.9 is a ratio to
 undisturbed in the same round. "seconds" is the time until no old worker is left.'''

@@ -57,4 +57,5 @@ def summary(results, cpu):
     n = sum(result['ok'] for result in results)
     assert not any(result['failed'] for result in results), [result['first_failure'] for result in results]
     return {'rate': n / sum(result['duration'] for result in results),
-            'p99': max(result['latency_usec']['p99'] for result in results) / 1000, 'cpu': 1000 * cpu / n}
+            'p99': max(result['latency_usec']['p99'] for result in results) / 1000, 'cpu': 1000 * cpu / n,
+            'raw': results}
