@@ -17,9 +17,10 @@ TITLE = 'Respawn latency'
 QUESTION = 'A worker dies. How soon does the next one wait for requests?'
 METHOD = '''SIGKILL to one worker of four, the longest-serving one, at an arbitrary moment of the manager's own cycle,
 again and again with a pause in between; the time until its successor is asleep in accept(), looked for every 20 us
-(fork-exec-bench). The workers of php-fpm and uWSGI wait on another descriptor or by epoll: they are looked for every
-millisecond. "bare" is a loop of wait, fork and exec. A worker that dies within a second of its start counts as a
-failed start for some, so the pause is such that each has lived longer. s6 starts a service at most once a second.'''
+(fork-exec-bench), from a CPU that manager and workers do not use. The workers of php-fpm and uWSGI wait on another
+descriptor or by epoll: they are looked for every millisecond. "bare" is a loop of wait, fork and exec. A worker that
+dies within a second of its start counts as a failed start for some, so the pause is such that each has lived longer. s6
+starts a service at most once a second.'''
 FIGURES = [Figure('p50', 'p50', 'ms', plot=True), Figure('p90', 'p90', 'ms'), Figure('max', 'max', 'ms')]
 ROUNDS = 2
 KEYS = ('fcgi-pool', 'bare', 'multiwatch', 'systemd', 'supervisor', 's6', 'start-server', 'fcgiwrap', 'php-fpm',
