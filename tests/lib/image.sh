@@ -62,6 +62,11 @@ for unit in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub
         systemd-update-utmp-runlevel.service systemd-pcrphase.service; do
         ln -sf /dev/null "$root/etc/systemd/system/$unit"
 done
+# They run at every daemon-reload, of which the tests have thousands, for what no container has: disks, consoles.
+mkdir -p "$root/etc/systemd/system-generators"
+for generator in "$root"/usr/lib/systemd/system-generators/*; do
+        ln -sf /dev/null "$root/etc/systemd/system-generators/${generator##*/}"
+done
 rm -f "$root/etc/nginx/sites-enabled/default"
 ln -sf /usr/lib/systemd/system/multi-user.target "$root/etc/systemd/system/default.target"
 
