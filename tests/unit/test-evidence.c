@@ -579,7 +579,8 @@ static void check_state_only(const Evidence *evidence) {
         EXPECT_STREQ(evidence->wchan, "");
         EXPECT_STREQ(evidence->stack, "");
         /* valgrind has taken some by then. */
-        EXPECT(strstr(evidence->threads, is_under_valgrind() ? "stuck S: asleep, CPU time " : "stuck S: asleep, CPU time 0"));
+        EXPECT(strstr(evidence->threads,
+                      is_under_valgrind() ? "stuck S: asleep, CPU time " : "stuck S: asleep, CPU time 0"));
 }
 
 static void check_nothing(const Evidence *evidence) {
