@@ -14,7 +14,7 @@ image_packages() {
         local base=(systemd systemd-sysv dbus procps curl nginx gcc libc6-dev meson ninja-build pkg-config libsystemd-dev
                     libcap-dev libfcgi-dev)
         local full=(php-cgi php-fpm libfcgi-perl fcgiwrap multiwatch spawn-fcgi golang-go golang-github-gin-gonic-gin-dev
-                    clang python3 python3-pytest mandoc iproute2 strace valgrind libc6-dbg git
+                    clang python3 python3-pytest python3-dbus python3-systemd mandoc iproute2 strace valgrind libc6-dbg git
                     supervisor uwsgi-core uwsgi-plugin-python3 s6 execline libserver-starter-perl gnuplot-nox)
 
         # systemd.pc moved to a package of its own in 253; clang does not pull in its sanitizers and
@@ -50,7 +50,7 @@ rm -f "$root/var/lib/dbus/machine-id" "$root/etc/hostname" "$root/etc/resolv.con
 printf '127.0.0.1 localhost\n::1 localhost ip6-localhost\n' >"$root/etc/hosts"
 
 # What Debian enables and a test does not want to meet: servers on the ports and sockets of the tests,
-# timers, consoles.
+# timers, consoles; a logind that has PID 1 announce everything on the bus.
 for unit in nginx.service fcgiwrap.service fcgiwrap.socket supervisor.service; do
         chroot "$root" systemctl --quiet disable "$unit" 2>/dev/null || :
 done
@@ -59,7 +59,7 @@ for unit in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub
         fstrim.timer logrotate.timer man-db.timer phpsessionclean.timer systemd-tmpfiles-clean.timer getty.target \
         console-getty.service systemd-networkd-wait-online.service systemd-networkd.service systemd-networkd.socket \
         systemd-resolved.service systemd-timesyncd.service systemd-update-utmp.service \
-        systemd-update-utmp-runlevel.service systemd-pcrphase.service; do
+        systemd-update-utmp-runlevel.service systemd-pcrphase.service systemd-logind.service; do
         ln -sf /dev/null "$root/etc/systemd/system/$unit"
 done
 # They run at every daemon-reload, of which the tests have thousands, for what no container has: disks, consoles.

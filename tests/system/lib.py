@@ -18,6 +18,8 @@ import signal
 import subprocess
 import time
 
+import ask
+
 CGROUP = pathlib.Path('/sys/fs/cgroup')
 SYSTEMD_UNITS = pathlib.Path('/run/systemd/system')
 ENV_DIRECTORY = pathlib.Path('/etc/fcgi-pool')
@@ -89,53 +91,67 @@ def daemon_reload():
     systemctl('daemon-reload')
 
 
+def reload_for(units):
+    """What makes files of units count that were just written: nothing, where PID 1 has not read any before."""
+    if any(map(ask.is_loaded, units)):
+        daemon_reload()
+
+
 def show(unit, prop):
     """One property, as a string."""
+    if prop in ask.PLAIN:
+        with contextlib.suppress(ask.Unanswered):
+            return ask.properties(unit, [prop])[prop]
     return run(['systemctl', 'show', '--value', f'--property={prop}', unit]).stdout.rstrip('\n')
 
 
 def show_all(unit, *props):
     """Several properties of one moment, as a dict."""
+    if ask.PLAIN.issuperset(props):
+        with contextlib.suppress(ask.Unanswered):
+            return ask.properties(unit, props)
     lines = run(['systemctl', 'show', f'--property={",".join(props)}', unit]).stdout.splitlines()
     return dict(line.split('=', 1) for line in lines)
 
 
 def journal_cursor():
     """The end of the journal, to be given as since= or since_cursor= later."""
-    run(['journalctl', '--sync'])
-    output = run(['journalctl', '--quiet', '--no-pager', '--lines=1', '--show-cursor']).stdout
-    match = re.search(r'^-- cursor: (.*)$', output, re.MULTILINE)
-    assert match, f'the journal has no cursor: {output}'
-    return match.group(1)
+    ask.sync_journal()
+    with ask.open_journal() as reader:
+        reader.seek_tail()
+        entry = reader.get_previous()
+    assert entry, 'the journal is empty'
+    return entry['__CURSOR']
 
 
-def _journal_arguments(unit, fields):
-    return ([f'--unit={unit}'] if unit else []) + [f'{name}={value}' for name, value in fields.items()]
+def _is_of(entry, unit):
+    """What journalctl --unit= selects by."""
+    return unit is None or unit in [entry.get(name) for name in ('_SYSTEMD_UNIT', 'UNIT', 'OBJECT_SYSTEMD_UNIT')]
 
 
 def _matches(entry, unit, fields):
     """What journalctl --unit= and FIELD=VALUE do."""
-    units = [entry.get(name) for name in ('_SYSTEMD_UNIT', 'UNIT', 'OBJECT_SYSTEMD_UNIT')]
-    return (unit is None or unit in units) and all(entry.get(name) == str(value) for name, value in fields.items())
+    return _is_of(entry, unit) and all(entry.get(name) == str(value) for name, value in fields.items())
 
 
-def _entry(line):
-    """journalctl writes text that is not printable UTF-8 as a list of bytes, and large fields as null."""
-    return {name: bytes(value).decode(errors='replace')
-            if isinstance(value, list) and all(isinstance(b, int) for b in value) else value
-            for name, value in json.loads(line).items()}
+def _entries(reader, since):
+    """Those that are there from here on, without the one of the cursor itself."""
+    while entry := reader.get_next():
+        if entry['__CURSOR'] != since:
+            yield entry
 
 
 def journal(unit=None, since_cursor=None, **fields):
     """Entries, oldest first, each a dict of fields: journal('x.service', WORKER_SLOT=3)."""
-    run(['journalctl', '--sync'])
-    command = ['journalctl', '--quiet', '--no-pager', '--all', '--output=json', *_journal_arguments(unit, fields)]
-    if since_cursor:
-        # Not --after-cursor=: with a match, systemd 252 takes the first entry found for the one of the
-        # cursor and drops it.
-        command.append(f'--cursor={since_cursor}')
-    entries = [_entry(line) for line in run(command).stdout.splitlines()]
-    return [entry for entry in entries if entry['__CURSOR'] != since_cursor]
+    ask.sync_journal()
+    with ask.open_journal() as reader:
+        for name, value in fields.items():
+            reader.add_match(f'{name}={value}')
+        if since_cursor:
+            reader.seek_cursor(since_cursor)
+        else:
+            reader.seek_head()
+        return [entry for entry in _entries(reader, since_cursor) if _is_of(entry, unit)]
 
 
 def messages(unit=None, since_cursor=None, **fields):
@@ -148,12 +164,15 @@ def wait_until(predicate, timeout=10, what='the condition', interval=0.02):
     """Asks until the answer is true, and returns it. For what sends no event; wait_journal() is better."""
     deadline = time.monotonic() + timeout
     while True:
+        begin = time.monotonic()
         answer = predicate()
         if answer:
             return answer
-        if time.monotonic() >= deadline:
+        now = time.monotonic()
+        if now >= deadline:
             raise AssertionError(f'{what}: not within {timeout} s; last seen: {answer!r}')
-        time.sleep(interval)
+        # To ask must not keep those busy whose answer it is.
+        time.sleep(max(interval, 2 * (now - begin)))
 
 
 def wait_journal(message=None, since=None, timeout=10, unit=None, count=1, where=None, **fields):
@@ -163,43 +182,26 @@ def wait_journal(message=None, since=None, timeout=10, unit=None, count=1, where
     with exact values. With count > 1 the result is the list of all.
     """
     assert since, 'wait_journal() needs the cursor from before the cause, else it may match the past'
-    # From the cursor on, and matched here: see journal(); with --follow it would even wait forever.
-    command = ['journalctl', '--quiet', '--all', '--follow', '--no-tail', '--output=json', f'--cursor={since}']
     found, seen = [], []
     deadline = time.monotonic() + timeout
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
-    try:
-        for line in _lines_until(process.stdout.fileno(), deadline):
-            entry = _entry(line)
-            text = entry.get('MESSAGE') or ''
-            if entry['__CURSOR'] == since or not _matches(entry, unit, fields):
-                continue
-            seen.append(text)
-            if (message is None or re.search(message, text)) and (where is None or where(entry)):
-                found.append(entry)
-                if len(found) == count:
-                    return found if count > 1 else entry
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
+    with ask.open_journal() as reader:
+        # Matched here, for a message that does not come is explained by those that did.
+        reader.seek_cursor(since)
+        while (left := deadline - time.monotonic()) > 0:
+            for entry in _entries(reader, since):
+                text = entry.get('MESSAGE') or ''
+                if not _matches(entry, unit, fields):
+                    continue
+                seen.append(text)
+                if (message is None or re.search(message, text)) and (where is None or where(entry)):
+                    found.append(entry)
+                    if len(found) == count:
+                        return found if count > 1 else entry
+            reader.wait(min(left, 1))
     what = ' '.join(filter(None, [repr(message) if message else '', f'of {unit}' if unit else '',
                                   *(f'{name}={value}' for name, value in fields.items())]))
     raise AssertionError(f'journal entry {what}: {len(found)} of {count} within {timeout} s; entries seen:\n  ' +
                          '\n  '.join(seen[-30:]))
-
-
-def _lines_until(fd, deadline):
-    pending = b''
-    while True:
-        left = deadline - time.monotonic()
-        if left <= 0 or not select.select([fd], [], [], left)[0]:
-            return
-        data = os.read(fd, 65536)
-        if not data:
-            return
-        *lines, pending = (pending + data).split(b'\n')
-        yield from lines
 
 
 def wait_show(unit, prop, value, timeout=10):
@@ -283,6 +285,10 @@ def cgroup_pids(path, zombies=False):
 
 
 # --- load ---
+
+# With more clients than workers, none of these is ever without a request, and the CPU is left to what is tested.
+BUSY = 'sleep=3'
+
 
 def _load_command(listen, args, options):
     addresses = [listen] if isinstance(listen, (str, Pool)) else list(listen)
@@ -477,14 +483,14 @@ class Pool:
     def write_units(self):
         self.write(SYSTEMD_UNITS / self.service, self.service_text())
         self.write(SYSTEMD_UNITS / self.socket, self.socket_text())
-        daemon_reload()
+        reload_for(self.units())
 
     def drop_in(self, text, unit=None):
         """Adds lines with their [Section] to the service (or another unit), as `systemctl edit` would."""
         directory = SYSTEMD_UNITS / f'{unit or self.service}.d'
         n = sum(path.parent == directory for path in self.files)
         self.write(directory / f'90-test-{n}.conf', as_lines(text))
-        daemon_reload()
+        reload_for([unit or self.service])
 
     # --- life ---
 
@@ -493,9 +499,7 @@ class Pool:
         return [self.socket, self.service]
 
     def start_units(self):
-        for unit in self.units():
-            if unit.endswith('.socket') or self.start_what == 'service':
-                systemctl('start', unit)
+        systemctl('start', *(unit for unit in self.units() if unit.endswith('.socket') or self.start_what == 'service'))
 
     def __enter__(self):
         self.cursor = journal_cursor()
@@ -530,8 +534,10 @@ class Pool:
         for address in self.listen:
             if address.startswith('/'):
                 pathlib.Path(address).unlink(missing_ok=True)
-        daemon_reload()
-        systemctl('reset-failed', *self.units(), check=False)
+        # What has failed would stay in the memory of PID 1, and with it the files that are gone.
+        for unit in self.units():
+            ask.reset_failed(unit)
+        reload_for(self.units())
         return left
 
     def systemctl(self, verb, *args, check=True, timeout=120):
@@ -677,7 +683,7 @@ class TemplatePool(Pool):
         if self.extra_service or self.extra_unit:
             self.write(SYSTEMD_UNITS / f'{self.service}.d/50-test.conf',
                        f'[Unit]\n{as_lines(self.extra_unit)}[Service]\n{as_lines(self.extra_service)}')
-        daemon_reload()
+        reload_for(self.units())
 
     @property
     def cgroup(self):
