@@ -12,15 +12,12 @@ import signal
 import pytest
 
 import lib
-from survival import BINARY, MESSAGE, SOURCE
+from survival import BINARY, MESSAGE
 from test_restart import GRACEFUL
 
 PROGRAMS = pathlib.Path('/usr/local/lib/fcgi-pool-tests/reexec')
 HELPER = PROGRAMS / 'fcgi-pool'
-BUILDS = pathlib.Path('/var/tmp/fcgi-pool/other-builds')
 N_WORKERS = 4
-# What the name says, and what a build of that kind has to be told.
-VERSIONS = {'newer': ['-DSTATE_VERSION=2'], 'foreign': ['-DSTATE_VERSION=2', '-DSTATE_MIN_READER=2']}
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -36,16 +33,7 @@ def programs():
 @pytest.fixture(scope='module')
 def builds():
     """{name: path} of helpers: the installed one, one that writes a newer state, one whose state we cannot read."""
-    paths = {'installed': BINARY}
-    for name, flags in VERSIONS.items():
-        directory = BUILDS / name
-        if not (directory / 'build.ninja').exists():
-            lib.run(['meson', 'setup', directory, SOURCE, '--prefix=/usr', '--buildtype=debugoptimized',
-                     '-Dtests=false', f'-Dc_args={" ".join(flags)}'], timeout=100)
-        lib.run(['ninja', '-C', directory, 'src/fcgi-pool'], timeout=200)
-        paths[name] = directory / 'src/fcgi-pool'
-    yield paths
-    shutil.rmtree(BUILDS)
+    return {'installed': BINARY, **{name: pathlib.Path(lib.tool(f'fcgi-pool-{name}')) for name in ('newer', 'foreign')}}
 
 
 def install(path):
@@ -70,7 +58,7 @@ def make_pool(build=BINARY, service=()):
 @contextlib.contextmanager
 def load(pool):
     """Requests, short and long, on which nothing may go wrong."""
-    with lib.BackgroundLoad(pool, clients=4, duration=100, any_body=True) as short, \
+    with lib.BackgroundLoad(pool, clients=6, duration=100, any_body=True, query=lib.BUSY) as short, \
             lib.BackgroundLoad(pool, clients=1, duration=100, any_body=True, query='sleep=300') as long:
         yield
         for running in (short, long):
@@ -252,7 +240,6 @@ def by_restart(pool):
     pool.restart()
 
 
-@pytest.mark.limit(400)
 @pytest.mark.parametrize('change', [by_signal, by_crash, by_restart])
 @pytest.mark.parametrize('other', ['newer', 'foreign'])
 def test_other_version(builds, other, change):
