@@ -58,7 +58,7 @@ def make_pool(service=(), socket=(), options=(), n_stored=N_WORKERS + 3, **other
 
 @contextlib.contextmanager
 def load(pool):
-    with lib.BackgroundLoad(pool, clients=3, duration=100, any_body=True) as running:
+    with lib.BackgroundLoad(pool, clients=4, duration=100, any_body=True, query=lib.BUSY) as running:
         yield
         result = running.stop()
     assert result['ok'] > 0 and result['failed'] == 0, result

@@ -124,7 +124,7 @@ def test_bad(application, kind):
     script, reason = BAD[kind]
     options = [f'--probe={PROBE}'] if kind.startswith('probe') else []
     with make_pool(application, '--start-timeout=3s', *options) as pool, \
-            lib.BackgroundLoad(pool, clients=4, duration=300) as load:
+            lib.BackgroundLoad(pool, clients=8, duration=300, query=lib.BUSY) as load:
         old, n_processes = pool.workers(), len(pool.processes())
         application.deploy(script)
         result = poolctl('reload', pool.service, check=False)
@@ -142,7 +142,7 @@ def test_bad(application, kind):
 def test_late_failure(application):
     """With --surge=100% a reload that fails late is undone: the old workers take all their slots back."""
     with make_pool(application, '--surge=100%', '--start-timeout=2s') as pool, \
-            lib.BackgroundLoad(pool, clients=4, duration=300) as load:
+            lib.BackgroundLoad(pool, clients=8, duration=300, query=lib.BUSY) as load:
         old = pool.slots()
         # The last slot never becomes ready; the others do.
         application.deploy(f'[ "$FCGI_POOL_SLOT" = {N_WORKERS - 1} ] && exec {MISBEHAVE} never-ready\n'
@@ -184,7 +184,8 @@ def test_bad_by_systemctl(application):
 
 def test_probe_is_not_served_to_clients(application):
     """The worker on trial is on a socket of its own: a version that answers wrongly is never seen by a client."""
-    with make_pool(application, f'--probe={PROBE}') as pool, lib.BackgroundLoad(pool, clients=8, duration=300) as load:
+    with make_pool(application, f'--probe={PROBE}') as pool, \
+            lib.BackgroundLoad(pool, clients=8, duration=300, query=lib.BUSY) as load:
         application.deploy(f'exec {MISBEHAVE} wrong status')
         for _ in range(5):
             assert poolctl('reload', pool.service, check=False).returncode == 1
@@ -198,7 +199,7 @@ def test_probe_is_not_served_to_clients(application):
 def test_restart_with_a_probe(application):
     """The probe holds for a restart as well: it fails, the old workers serve on, and a good version gets through."""
     with make_pool(application, f'--probe={PROBE}', restart='always', service='RestartSec=1') as pool, \
-            lib.BackgroundLoad(pool, clients=4, duration=300) as load:
+            lib.BackgroundLoad(pool, clients=8, duration=300, query=lib.BUSY) as load:
         old = pool.workers()
         application.deploy(f'exec {MISBEHAVE} wrong status')
         since = lib.journal_cursor()
@@ -291,7 +292,7 @@ def test_long_request(application):
     """A request of ten seconds survives a reload, and nobody else waits for it."""
     with make_pool(application) as pool, lib.BackgroundLoad(pool, clients=1, query='sleep=10000') as slow:
         lib.wait_until(lambda: sum(row['requests'] for row in rows(pool)), what='the request to be accepted')
-        with lib.BackgroundLoad(pool, clients=3, duration=300) as load:
+        with lib.BackgroundLoad(pool, clients=8, duration=300, query=lib.BUSY) as load:
             pool.reload()
             result = load.stop()
         assert result['failed'] == 0 and result['latency_usec']['max'] < 2_000_000, result
@@ -315,7 +316,7 @@ def test_once_at_a_time(application):
 def test_helper_goes_meanwhile(application, event):
     """A reload goes on over a crash of the helper and over its execution in place, and its caller hears the verdict."""
     with make_pool(application, '--ready=300ms', restart='always', service='RestartSec=0') as pool, \
-            lib.BackgroundLoad(pool, clients=4, duration=300) as load:
+            lib.BackgroundLoad(pool, clients=8, duration=300, query=lib.BUSY) as load:
         since, main_pid = lib.journal_cursor(), pool.main_pid
         version = application.deploy_good()
         with lib.Background(['fcgi-poolctl', 'reload', pool.service]) as reload:
@@ -438,7 +439,7 @@ def test_set_workers(application):
 
 def test_recycle(application):
     """One worker is replaced, or all are, one after the other, and no request is lost."""
-    with make_pool(application) as pool, lib.BackgroundLoad(pool, clients=4, duration=300) as load:
+    with make_pool(application) as pool, lib.BackgroundLoad(pool, clients=8, duration=300, query=lib.BUSY) as load:
         old = pool.slots()
         poolctl('recycle', pool.service, 2)
         lib.wait_until(lambda: pool.slots().get(2) not in (None, old[2]) and len(pool.slots()) == N_WORKERS,

@@ -288,6 +288,8 @@ static void check_layouts(const unsigned *masks, size_t n_masks) {
 
                                 if (output_fd == listener_fd && output_fd != N_LOW_FDS)
                                         continue;
+                                if (masks[i / 4] == 0 && i & 2) /* the same once more */
+                                        continue;
                                 snprintf(what, sizeof(what), "listener %d output %d activation %d closed %#x cloexec %#x",
                                          layout.listener_fd, layout.output_fd, layout.activation, layout.closed,
                                          layout.cloexec);
@@ -295,17 +297,20 @@ static void check_layouts(const unsigned *masks, size_t n_masks) {
                         }
 }
 
-static void layouts(void) {
-        static const unsigned masks[] = { 0, 1U << 1, 1U << 2, 1U << 1 | 1U << 2, 1U << 3, 0x3f };
-
-        check_layouts(masks, ELEMENTSOF(masks));
-}
-
 /* Fewer of them for the other path: what differs is only where the gate's descriptors land. */
 static void check_open_layouts(void) {
         static const unsigned masks[] = { 0x3f };
 
         check_layouts(masks, ELEMENTSOF(masks));
+}
+
+static void layouts(void) {
+        static const unsigned masks[] = { 0, 1U << 1, 1U << 2, 1U << 1 | 1U << 2, 1U << 3, 0x3f };
+
+        if (is_sanitized())
+                check_open_layouts();
+        else
+                check_layouts(masks, ELEMENTSOF(masks));
 }
 
 static void layouts_with_fork(void) {
@@ -600,7 +605,7 @@ static void check_many(void) {
                                  .output_fd = -EBADF, .cgroup_fd = -EBADF, .listener_fd = new_listener() };
         size_t n_fds = count_fds();
 
-        for (int i = 0; i < 1000; i++) {
+        for (int i = 0; i < (is_sanitized() ? 100 : 1000); i++) {
                 int pidfd, exec_fd;
                 pid_t pid;
 
