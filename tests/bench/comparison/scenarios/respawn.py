@@ -22,7 +22,7 @@ descriptor or by epoll: they are looked for every millisecond. "bare" is a loop 
 dies within a second of its start counts as a failed start for some, so the pause is such that each has lived longer. s6
 starts a service at most once a second.'''
 FIGURES = [Figure('p50', 'p50', 'ms', plot=True), Figure('p90', 'p90', 'ms'), Figure('max', 'max', 'ms')]
-ROUNDS = 2
+ROUNDS = 4
 KEYS = ('fcgi-pool', 'bare', 'multiwatch', 'systemd', 'supervisor', 's6', 'start-server', 'fcgiwrap', 'php-fpm',
         'uwsgi')
 N_WORKERS = 4
