@@ -13,9 +13,7 @@ import pytest
 import lib
 from test_supervision import IDS, misbehave, wait_grown_up
 
-N_WORKERS = 1000
-# All at the same time, again and again: with fewer it is PID 1 and the test that have less to do.
-N_RESPAWNED, N_RESPAWNS = 250, 10_000
+N_WORKERS, N_RESPAWNS = 1000, 10_000
 
 
 @pytest.fixture(autouse=True)
@@ -83,22 +81,22 @@ def test_a_thousand_workers():
 @pytest.mark.limit(400)
 def test_ten_thousand_respawns():
     """After ten thousand deaths there is no zombie, no lost descriptor, no worker too many and none too few."""
-    with pool(N_RESPAWNED) as p:
+    with pool(N_WORKERS) as p:
         main_pid = p.main_pid
         before = shape_of_fds(main_pid)
-        for _ in range(N_RESPAWNS // N_RESPAWNED):
+        for _ in range(N_RESPAWNS // N_WORKERS):
             workers = p.workers()
-            assert len(workers) == N_RESPAWNED
+            assert len(workers) == N_WORKERS
             # None of them so young that its slot would pause.
             wait_grown_up(workers)
             for pid in workers:
                 os.kill(pid, signal.SIGKILL)
-            p.wait_workers(N_RESPAWNED, without=workers, timeout=60)
-            all_ready(p, N_RESPAWNED)
+            p.wait_workers(N_WORKERS, without=workers, timeout=60)
+            all_ready(p, N_WORKERS)
 
         assert p.main_pid == main_pid and p.active_state == 'active'
         workers = p.workers()
-        assert len(workers) == N_RESPAWNED and sorted(p.slots()) == list(range(N_RESPAWNED))
+        assert len(workers) == N_WORKERS and sorted(p.slots()) == list(range(N_WORKERS))
         # The only children are the workers, and each is alive.
         states = children(main_pid)
         assert set(states) == set(workers)
