@@ -499,7 +499,9 @@ class Pool:
         return [self.socket, self.service]
 
     def start_units(self):
-        systemctl('start', *(unit for unit in self.units() if unit.endswith('.socket') or self.start_what == 'service'))
+        wanted = [unit for unit in self.units() if unit.endswith('.socket') or self.start_what == 'service']
+        if wanted:
+            systemctl('start', *wanted)
 
     def __enter__(self):
         self.cursor = journal_cursor()

@@ -111,6 +111,9 @@ class Chaos:
         if not pids:
             return
         pid = self.random.choice(pids)
+        # One that was born right before the death of its helper is known to nobody until the next helper comes.
+        if not lib.journal(since_cursor=pool.cursor, WORKER_PID=pid, WORKER_STATE='ready'):
+            return
         with contextlib.suppress(ProcessLookupError):
             fd = os.pidfd_open(pid)
             try:
