@@ -11,7 +11,7 @@ from scenario import Entry, Figure
 TITLE = 'Throughput'
 QUESTION = 'How many requests can be answered, beside workers that somebody has just started on the socket?'
 METHOD = '''Four workers that run the same program, four clients in a closed loop without sleep. All contenders stand
-side by side and take turns, a third of a second at a time; all are started anew in each round, since some layouts of a
+side by side and take turns, a tenth of a second at a time; all are started anew in each round, since some layouts of a
 process in memory are faster than others for as long as it lives. "bare" is a loop of fork and exec, "bare, again" a
 second one: what lies between the two is the machine's. fcgi-pool stands there in its template, whose system call
 filter costs each system call of a worker something, and without sandbox as all others. systemd-socket-proxyd, before a
@@ -22,7 +22,7 @@ FIGURES = [Figure('rate', 'requests', 'per second', best='most', plot=True), Fig
 ROUNDS = 16
 KEYS = ('systemd', 'supervisor', 'multiwatch', 's6', 'socket-proxyd')
 N_WORKERS = 4
-N_TURNS, SECONDS = 3, 0.33
+N_TURNS, SECONDS = 12, 0.1
 NO_SANDBOX = (
     'SystemCallFilter=', 'SystemCallArchitectures=', 'RestrictAddressFamilies=', 'TemporaryFileSystem=',
     'ProtectSystem=no', 'ProtectProc=default', 'ProcSubset=all', 'IPAddressDeny=', 'IPAddressAllow=',
