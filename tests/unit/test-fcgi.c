@@ -15,17 +15,6 @@
 
 #define _cleanup_wire_ _cleanup_(wire_buffer_done)
 
-#if defined(__SANITIZE_ADDRESS__)
-#define WITH_ASAN 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define WITH_ASAN 1
-#endif
-#endif
-#ifndef WITH_ASAN
-#define WITH_ASAN 0
-#endif
-
 /* --- tools --- */
 
 static FcgiDecoder *new_decoder(FcgiAwait await, size_t max) {
@@ -669,11 +658,10 @@ static _noreturn_ void exhaust(void) {
 }
 
 static void no_memory(void) {
-        bool limited = !WITH_ASAN && !is_under_valgrind();
         int status;
         pid_t pid;
 
-        if (!limited)
+        if (is_sanitized() || is_under_valgrind())
                 SKIP("the rest needs a limit of memory, which sanitizers and valgrind do not live with");
 
         pid = fork();
