@@ -160,7 +160,10 @@ def messages(unit=None, since_cursor=None, **fields):
 
 # --- waiting ---
 
-def wait_until(predicate, timeout=10, what='the condition', interval=0.02):
+PATIENCE = 30  # seconds: enough for a slow machine that does other things as well, and no promise of anybody's
+
+
+def wait_until(predicate, timeout=PATIENCE, what='the condition', interval=0.02):
     """Asks until the answer is true, and returns it. For what sends no event; wait_journal() is better."""
     deadline = time.monotonic() + timeout
     while True:
@@ -175,7 +178,7 @@ def wait_until(predicate, timeout=10, what='the condition', interval=0.02):
         time.sleep(max(interval, 2 * (now - begin)))
 
 
-def wait_journal(message=None, since=None, timeout=10, unit=None, count=1, where=None, **fields):
+def wait_journal(message=None, since=None, timeout=PATIENCE, unit=None, count=1, where=None, **fields):
     """Follows the journal after the cursor `since` until `count` entries match, and returns the last of them.
 
     message is a regular expression searched in MESSAGE, where a predicate on the whole entry, the rest are fields
@@ -204,7 +207,7 @@ def wait_journal(message=None, since=None, timeout=10, unit=None, count=1, where
                          '\n  '.join(seen[-30:]))
 
 
-def wait_show(unit, prop, value, timeout=10):
+def wait_show(unit, prop, value, timeout=PATIENCE):
     """Waits until a property has a value (or one for which a function says true)."""
     test = value if callable(value) else lambda current: current == value
     last = None
@@ -221,7 +224,7 @@ def wait_show(unit, prop, value, timeout=10):
     return last
 
 
-def wait_exit(pid, timeout=10):
+def wait_exit(pid, timeout=PATIENCE):
     """Waits for the end of any process."""
     try:
         fd = os.pidfd_open(pid)
@@ -247,9 +250,20 @@ def proc_status(pid, field):
     return match.group(1) if match else None
 
 
+def stat(pid):
+    """(name, state, parent) of a process, or None when there is no such one. Costs less than proc_status()."""
+    try:
+        text = pathlib.Path(f'/proc/{pid}/stat').read_text(errors='replace')
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    head, _, tail = text.rpartition(')')
+    state, ppid, *_ = tail.split()
+    return head.partition('(')[2], state, int(ppid)
+
+
 def parent(pid):
-    value = proc_status(pid, 'PPid')
-    return int(value) if value else None
+    found = stat(pid)
+    return found[2] if found else None
 
 
 def command_line(pid):
@@ -281,7 +295,13 @@ def cgroup_pids(path, zombies=False):
     for directory, _, _ in os.walk(path):
         with contextlib.suppress(OSError):
             pids += map(int, (pathlib.Path(directory) / 'cgroup.procs').read_text().split())
-    return sorted(pid for pid in pids if zombies or (proc_status(pid, 'State') or 'X')[0] not in 'ZX')
+    return sorted(pids if zombies else alive(pids))
+
+
+def alive(pids):
+    """{pid: (name, state, parent)} of those that have not ended."""
+    found = {pid: stat(pid) for pid in pids}
+    return {pid: what for pid, what in found.items() if what and what[1] not in 'ZX'}
 
 
 # --- load ---
@@ -562,7 +582,7 @@ class Pool:
     def show(self, prop):
         return show(self.service, prop)
 
-    def wait_show(self, prop, value, timeout=10):
+    def wait_show(self, prop, value, timeout=PATIENCE):
         return wait_show(self.service, prop, value, timeout)
 
     def find_main_pid(self):
@@ -601,17 +621,19 @@ class Pool:
         """Pids of the workers: what is neither helper, nor guardian, nor started by a worker."""
         if (self.cgroup / 'workers').is_dir():
             # The helper is there as well where children cannot be born in another cgroup.
-            others = {pid for pid in cgroup_pids(self.cgroup / 'workers') if proc_status(pid, 'Name') != 'fcgi-pool'}
+            found = alive(cgroup_pids(self.cgroup / 'workers', zombies=True))
+            others = {pid: parent for pid, (name, _, parent) in found.items() if name != 'fcgi-pool'}
         else:
             main = self.find_main_pid()
-            others = {pid for pid in self.processes() if pid != main}
-        return sorted(pid for pid in others if parent(pid) not in others)
+            found = alive(cgroup_pids(self.cgroup, zombies=True))
+            others = {pid: parent for pid, (_, _, parent) in found.items() if pid != main}
+        return sorted(pid for pid, parent in others.items() if parent not in others)
 
     def slots(self):
         """{slot: pid} of the workers, from the environment they were started with."""
         return {int(environment(pid).get('FCGI_POOL_SLOT', -1)): pid for pid in self.workers()}
 
-    def wait_workers(self, n, without=(), timeout=10):
+    def wait_workers(self, n, without=(), timeout=PATIENCE):
         """Waits for exactly n workers, none of them in `without`; returns their pids."""
         def reached():
             pids = self.workers()
@@ -626,7 +648,7 @@ class Pool:
     def messages(self, since_cursor=None, **fields):
         return messages(self.service, since_cursor or self.cursor, **fields)
 
-    def wait_journal(self, message=None, since=None, timeout=10, **options):
+    def wait_journal(self, message=None, since=None, timeout=PATIENCE, **options):
         """As the function, for the entries of this service; from the start of the pool by default."""
         return wait_journal(message, since or self.cursor, timeout, unit=self.service, **options)
 

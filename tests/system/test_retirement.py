@@ -45,7 +45,7 @@ def roll(pool):
     return since
 
 
-def wait_end(pool, pid, since, timeout=10):
+def wait_end(pool, pid, since, timeout=lib.PATIENCE):
     """The obituary of a worker that was told to end."""
     return pool.wait_journal(since=since, timeout=timeout, MESSAGE_ID=MESSAGE['WORKER_EXITED'], WORKER_PID=pid)
 

@@ -35,7 +35,7 @@ def wait_size(pool, n, since=None, timeout=SHRINK_TIMEOUT):
     return entry
 
 
-def wait_complete(pool, n, timeout=10):
+def wait_complete(pool, n, timeout=lib.PATIENCE):
     pool.wait_show('StatusText', lambda text: lib.is_complete(text, n), timeout)
 
 

@@ -28,7 +28,7 @@ def age(pid):
     return float(pathlib.Path('/proc/uptime').read_text().split()[0]) - ticks / os.sysconf('SC_CLK_TCK')
 
 
-def wait_grown_up(pids, timeout=30):
+def wait_grown_up(pids, timeout=lib.PATIENCE):
     """Waits until processes are so old that their death is no early one."""
     lib.wait_until(lambda: all(age(pid) > EARLY_SECONDS + 0.1 for pid in pids), timeout, f'{len(pids)} processes older than 1 s')
 
