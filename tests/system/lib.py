@@ -304,6 +304,9 @@ def alive(pids):
     return {pid: what for pid, what in found.items() if what and what[1] not in 'ZX'}
 
 
+GUARDIAN = 'fcgi-pool-guard'  # as much of its name as the kernel keeps
+
+
 # --- load ---
 
 # With more clients than workers, none of these is ever without a request, and the CPU is left to what is tested.
@@ -543,6 +546,11 @@ class Pool:
     def clean_up(self):
         """Stops and removes; returns the processes that outlived the stop, which it has killed."""
         systemctl('stop', *self.units(), check=False)
+        # What had not become ready is left to it.
+        for pid, (name, _, _) in alive(self.processes()).items():
+            if name == GUARDIAN:
+                with contextlib.suppress(AssertionError):
+                    wait_exit(pid)
         left = {pid: command_line(pid) for pid in self.processes()}
         for pid in left:
             with contextlib.suppress(ProcessLookupError):

@@ -170,7 +170,8 @@ def test_stop_afterwards():
         reexec(pool)
         since = lib.journal_cursor()
         os.kill(pool.main_pid, signal.SIGKILL)
-        pool.wait_journal(since=since, MESSAGE_ID=MESSAGE['POOL_STARTED'])
+        # Not the one line later, that the pool is ready: the image before may just have said so.
+        pool.wait_journal(since=since, MESSAGE_ID=MESSAGE['ADOPTED'])
         expect_whole(pool, workers)
         reexec(pool)
         pool.restart()

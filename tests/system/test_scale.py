@@ -31,16 +31,13 @@ def room():
         pytest.skip(f'{memory} kB of memory are available, 600 MB are needed')
 
 
-GUARDIAN = 'fcgi-pool-guard'
-
-
 def children(pid):
     """{pid: state} of the children of a helper, zombies included, the guardian not."""
     result = {}
     for task in os.listdir(f'/proc/{pid}/task'):
         for child in pathlib.Path(f'/proc/{pid}/task/{task}/children').read_text().split():
             result[int(child)] = lib.stat(child) or ('', 'gone', 0)
-    return {child: state for child, (name, state, _) in result.items() if name != GUARDIAN}
+    return {child: state for child, (name, state, _) in result.items() if name != lib.GUARDIAN}
 
 
 def shape_of_fds(pid):
