@@ -7,6 +7,7 @@ No function sleeps to let something happen; each waits for the thing itself, at 
 waited for when it does not come.
 """
 
+import collections
 import contextlib
 import json
 import os
@@ -250,20 +251,24 @@ def proc_status(pid, field):
     return match.group(1) if match else None
 
 
+# started: seconds after boot
+Stat = collections.namedtuple('Stat', 'name state parent started')
+
+
 def stat(pid):
-    """(name, state, parent) of a process, or None when there is no such one. Costs less than proc_status()."""
+    """What is in /proc/PID/stat, or None when there is no such process. Costs less than proc_status()."""
     try:
         text = pathlib.Path(f'/proc/{pid}/stat').read_text(errors='replace')
     except (FileNotFoundError, ProcessLookupError):
         return None
     head, _, tail = text.rpartition(')')
-    state, ppid, *_ = tail.split()
-    return head.partition('(')[2], state, int(ppid)
+    fields = tail.split()
+    return Stat(head.partition('(')[2], fields[0], int(fields[1]), int(fields[19]) / os.sysconf('SC_CLK_TCK'))
 
 
 def parent(pid):
     found = stat(pid)
-    return found[2] if found else None
+    return found.parent if found else None
 
 
 def command_line(pid):
@@ -299,9 +304,14 @@ def cgroup_pids(path, zombies=False):
 
 
 def alive(pids):
-    """{pid: (name, state, parent)} of those that have not ended."""
+    """{pid: Stat} of those that have not ended."""
     found = {pid: stat(pid) for pid in pids}
-    return {pid: what for pid, what in found.items() if what and what[1] not in 'ZX'}
+    return {pid: process for pid, process in found.items() if process and process.state not in 'ZX'}
+
+
+def cgroup_processes(path):
+    """{pid: Stat} of those in a cgroup and below that have not ended."""
+    return alive(cgroup_pids(path, zombies=True))
 
 
 GUARDIAN = 'fcgi-pool-guard'  # as much of its name as the kernel keeps
@@ -547,8 +557,8 @@ class Pool:
         """Stops and removes; returns the processes that outlived the stop, which it has killed."""
         systemctl('stop', *self.units(), check=False)
         # What had not become ready is left to it.
-        for pid, (name, _, _) in alive(self.processes()).items():
-            if name == GUARDIAN:
+        for pid, process in cgroup_processes(self.cgroup).items():
+            if process.name == GUARDIAN:
                 with contextlib.suppress(AssertionError):
                     wait_exit(pid)
         left = {pid: command_line(pid) for pid in self.processes()}
@@ -629,12 +639,11 @@ class Pool:
         """Pids of the workers: what is neither helper, nor guardian, nor started by a worker."""
         if (self.cgroup / 'workers').is_dir():
             # The helper is there as well where children cannot be born in another cgroup.
-            found = alive(cgroup_pids(self.cgroup / 'workers', zombies=True))
-            others = {pid: parent for pid, (name, _, parent) in found.items() if name != 'fcgi-pool'}
+            found = cgroup_processes(self.cgroup / 'workers')
+            others = {pid: process.parent for pid, process in found.items() if process.name != 'fcgi-pool'}
         else:
             main = self.find_main_pid()
-            found = alive(cgroup_pids(self.cgroup, zombies=True))
-            others = {pid: parent for pid, (_, _, parent) in found.items() if pid != main}
+            others = {pid: process.parent for pid, process in cgroup_processes(self.cgroup).items() if pid != main}
         return sorted(pid for pid, parent in others.items() if parent not in others)
 
     def slots(self):

@@ -64,8 +64,7 @@ class Start:
 def seconds_until_ready(pool, slot=0):
     """From the kernel's word on the start, which may be 10 ms too early, to the journal's, which may be late."""
     ready, = pool.journal(WORKER_SLOT=slot, WORKER_STATE='ready', MESSAGE_ID=IDS['MESSAGE_WORKER_STATE'])
-    fields = pathlib.Path(f'/proc/{ready["WORKER_PID"]}/stat').read_text().rpartition(')')[2].split()
-    return int(ready['__MONOTONIC_TIMESTAMP']) / 1e6 - int(fields[19]) / os.sysconf('SC_CLK_TCK')
+    return int(ready['__MONOTONIC_TIMESTAMP']) / 1e6 - lib.stat(ready['WORKER_PID']).started
 
 
 def ready_lines(pool, **fields):

@@ -36,8 +36,8 @@ def children(pid):
     result = {}
     for task in os.listdir(f'/proc/{pid}/task'):
         for child in pathlib.Path(f'/proc/{pid}/task/{task}/children').read_text().split():
-            result[int(child)] = lib.stat(child) or ('', 'gone', 0)
-    return {child: state for child, (name, state, _) in result.items() if name != lib.GUARDIAN}
+            result[int(child)] = lib.stat(child) or lib.Stat('', 'gone', 0, 0)
+    return {child: process.state for child, process in result.items() if process.name != lib.GUARDIAN}
 
 
 def shape_of_fds(pid):

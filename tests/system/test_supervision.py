@@ -23,9 +23,7 @@ BACKOFF_MIN_USEC, BACKOFF_MAX_USEC = 100_000, 30_000_000
 
 def age(pid):
     """Seconds since a process was made."""
-    stat = pathlib.Path(f'/proc/{pid}/stat').read_text()
-    ticks = int(stat.rpartition(')')[2].split()[19])
-    return float(pathlib.Path('/proc/uptime').read_text().split()[0]) - ticks / os.sysconf('SC_CLK_TCK')
+    return float(pathlib.Path('/proc/uptime').read_text().split()[0]) - lib.stat(pid).started
 
 
 def wait_grown_up(pids, timeout=lib.PATIENCE):
