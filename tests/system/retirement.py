@@ -248,6 +248,7 @@ def measure_window(row, pool, load, noise, n, seconds=None):
 
 STRACE_TIMEOUT = 5
 STEPS_BEFORE = 15  # the first look at a worker comes before the first signal to it
+AFTER_SIGSTOP = 'pidfd_send_signal', 2  # the first signal of a roll is SIGSTOP
 
 
 class Faults:
@@ -260,6 +261,7 @@ class Faults:
     def __init__(self, seed=None):
         self.random = random.Random(seed)
         self.n_killed = self.n_missed = self.n_stopped = 0
+        self.steps = []
         self.calls = collections.Counter()  # that were not made
         self.problems = []
         self.load_result = None
@@ -268,25 +270,24 @@ class Faults:
         with FaultyPool(runtime) as pool:
             pool.wait_workers(pool.n_workers)
             with lib.BackgroundLoad(pool, clients=2, rate=200, duration=3600, query='sleep=1') as load:
-                steps = self.steps(pool)
+                self.learn_steps(pool)
+                # Where it hurts most, whatever the seed: a worker has just been stopped.
+                self.kill(pool, *AFTER_SIGSTOP)
                 for i in range(n):
-                    if not self.kill(pool, *steps[int((i + self.random.random()) * len(steps) / n)]):
-                        self.kill(pool, *self.random.choice(steps[:len(steps) // 2]))
+                    if not self.kill(pool, *self.steps[int((i + self.random.random()) * len(self.steps) / n)]):
+                        self.kill(pool, *self.random.choice(self.steps[:len(self.steps) // 2]))
                 self.load_result = load.stop()
             if self.load_result['failed']:
                 self.problems.append(f'{self.load_result["failures"]}: {self.load_result["first_failure"]}')
         return self
 
-    def steps(self, pool):
-        """The system calls of a roll from right before the first retirement to the end: (name, number) of each."""
+    def learn_steps(self, pool):
         since = lib.journal_cursor()
         with Strace(pool.main_pid) as strace:
             os.kill(strace.pid, signal.SIGHUP)
             pool.wait_journal(since=since, MESSAGE_ID=MESSAGE['ROLLED'])
         pool.wait_rest()
-        names = [call.partition('(')[0] for call in strace.calls()]
-        steps = [(name, names[:i].count(name) + 1) for i, name in enumerate(names)]
-        return steps[max(0, names.index('pidfd_send_signal') - STEPS_BEFORE):]
+        self.steps = roll_steps(strace.calls())
 
     def kill(self, pool, name, number):
         """Whether the helper got as far."""
@@ -295,13 +296,17 @@ class Faults:
             os.kill(strace.pid, signal.SIGHUP)
             # There may be fewer of them this time.
             dead = strace.wait_death(since, pool)
+        calls = strace.calls()
         if dead:
-            calls = strace.calls()
+            # The next helper ends the roll; what it says must not be taken for the end of the next one.
+            pool.wait_ready(since)
             self.n_killed += 1
             self.calls[name] += 1
             self.n_stopped += leaves_stopped(calls)
         else:
             self.n_missed += 1
+            # A busy worker takes some more looks each time; those of the shortest roll are in all of them.
+            self.steps = min(self.steps, roll_steps(calls), key=len)
         self.problems += [f'{name} number {number}, {"killed" if dead else "missed"}: {text}'
                           for text in pool.problems() + pool.surprises(since)]
         return dead
@@ -339,6 +344,13 @@ class FaultyPool(Survivor):
             if strangers or entry.get('MESSAGE_ID') == MESSAGE['WORKER_DIED']:
                 found.append(f'{self.name}: logged: {entry["MESSAGE"]}')
         return found
+
+
+def roll_steps(calls):
+    """The system calls of a roll from right before the first retirement to the end: (name, number) of each."""
+    names = [call.partition('(')[0] for call in calls]
+    steps = [(name, names[:i].count(name) + 1) for i, name in enumerate(names)]
+    return steps[max(0, names.index('pidfd_send_signal') - STEPS_BEFORE):]
 
 
 def leaves_stopped(calls):

@@ -376,8 +376,8 @@ def test_helper_dies_for_good(command, strace):
     """If the helper dies while a worker is stopped, and no other one comes, the guardian lets it go on, to its end."""
     with make_pool(misbehave(*command), FOREVER) as pool:
         guardian, = lib.cgroup_pids(pool.cgroup / 'guardian')
-        # The first signal of a retirement is SIGSTOP to the worker.
-        with retirement.Strace(pool.main_pid, '--inject=pidfd_send_signal:signal=KILL:when=2') as strace:
+        name, number = retirement.AFTER_SIGSTOP
+        with retirement.Strace(pool.main_pid, f'--inject={name}:signal=KILL:when={number}') as strace:
             begin_roll(pool)
             lib.wait_exit(strace.pid)
         assert retirement.leaves_stopped(strace.calls())
