@@ -159,6 +159,12 @@ def messages(unit=None, since_cursor=None, **fields):
     return [entry.get('MESSAGE') or '' for entry in journal(unit, since_cursor, **fields)]
 
 
+def written(entry):
+    """Seconds of CLOCK_MONOTONIC at which it was written; journald may come to read it later."""
+    late = int(entry['__REALTIME_TIMESTAMP']) - int(entry['_SOURCE_REALTIME_TIMESTAMP'])
+    return (int(entry['__MONOTONIC_TIMESTAMP']) - late) / 1e6
+
+
 # --- waiting ---
 
 PATIENCE = 30  # seconds: enough for a slow machine that does other things as well, and no promise of anybody's
@@ -281,8 +287,11 @@ def command_line(pid):
 
 def environment(pid):
     """The environment a process was started with."""
-    data = pathlib.Path(f'/proc/{pid}/environ').read_bytes().decode(errors='replace')
-    return dict(item.split('=', 1) for item in data.split('\0') if '=' in item)
+    path = pathlib.Path(f'/proc/{pid}/environ')
+    # It has none for a moment while it executes a program.
+    while not (data := path.read_bytes()) and alive([pid]):
+        pass
+    return dict(item.split('=', 1) for item in data.decode(errors='replace').split('\0') if '=' in item)
 
 
 def fds(pid):
@@ -648,7 +657,11 @@ class Pool:
 
     def slots(self):
         """{slot: pid} of the workers, from the environment they were started with."""
-        return {int(environment(pid).get('FCGI_POOL_SLOT', -1)): pid for pid in self.workers()}
+        found = {}
+        for pid in self.workers():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it may have ended meanwhile
+                found[int(environment(pid).get('FCGI_POOL_SLOT', -1))] = pid
+        return found
 
     def wait_workers(self, n, without=(), timeout=PATIENCE):
         """Waits for exactly n workers, none of them in `without`; returns their pids."""

@@ -246,7 +246,6 @@ def measure_window(row, pool, load, noise, n, seconds=None):
 
 # --- the helper dies in the middle ---
 
-STRACE_TIMEOUT = 5
 STEPS_BEFORE = 15  # the first look at a worker comes before the first signal to it
 AFTER_SIGSTOP = 'pidfd_send_signal', 2  # the first signal of a roll is SIGSTOP
 

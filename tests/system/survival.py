@@ -81,7 +81,7 @@ class Survivor(lib.TemplatePool):
                 last = question()
                 return good(last)
             try:
-                lib.wait_until(answer, 5)
+                lib.wait_until(answer)
             except AssertionError:
                 found.append(f'{self.name}: {what}: {last}')
 
@@ -153,9 +153,14 @@ def daemon_reexec_between(pools):
     """PID 1 executes itself anew after the helper's death and before its next start."""
     since = lib.journal_cursor()
     _signal_helpers(pools, signal.SIGKILL)
-    for pool in pools:
-        lib.wait_until(lambda: pool.show('SubState') == 'auto-restart', 5, f'{pool.service} to wait for its restart',
-                       interval=0.002)
+    try:
+        for pool in pools:
+            lib.wait_until(lambda: pool.show('SubState') == 'auto-restart', 5, f'{pool.service} to wait for its restart',
+                           interval=0.002)
+    except AssertionError as error:
+        for pool in pools:
+            pool.wait_ready(since)
+        raise MissedWindow(error) from None
     daemon_reexec(pools)
     for pool in pools:
         pool.wait_ready(since)

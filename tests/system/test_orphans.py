@@ -17,7 +17,7 @@ from survival import MESSAGE
 PROGRAMS = pathlib.Path('/usr/local/lib/fcgi-pool-tests/orphans')
 GATE = pathlib.Path('/run/fcgi-pool-test-gate')
 STOP_TIMEOUT = 3
-MARGIN = 1
+MARGIN = 10  # who is not ended stays for ever
 N_WORKERS = 3
 # It stays between two starts for as long as the test likes.
 WAITING = 'RestartSec=1h'
@@ -36,9 +36,9 @@ def programs():
     shutil.rmtree(PROGRAMS)
 
 
-def make_pool(*command, service=(), unit=(), options=()):
+def make_pool(*command, service=(), unit=(), options=(), stop_timeout=STOP_TIMEOUT):
     return lib.TemplatePool('orphans', [PROGRAMS / command[0], *command[1:]],
-                            [f'--workers={N_WORKERS}', *options, f'--stop-timeout={STOP_TIMEOUT}s'],
+                            [f'--workers={N_WORKERS}', *options, f'--stop-timeout={stop_timeout}s'],
                             service=[*service, 'LimitCORE=0'], unit=unit)
 
 
@@ -54,7 +54,7 @@ def wait_gone(pool, since):
 
 
 @contextlib.contextmanager
-def in_flight(pool, seconds=1.5):
+def in_flight(pool, seconds=2.5):
     """Two requests that workers are busy with; afterwards they must have got their answers."""
     with lib.BackgroundLoad(pool, clients=2, requests=2, query=f'sleep={int(seconds * 1000)}') as load:
         lib.wait_until(lambda: sum(holds_connection(pid) for pid in pool.workers()) == 2, what='two busy workers')
@@ -296,14 +296,12 @@ def test_helper_and_guardian_killed():
 
 def test_settings_reach_the_guardian():
     """A guardian that outlives a restart goes by the stop timeout of the new options."""
-    with make_pool('misbehave', 'ignore-term', service=[WAITING]) as pool:
+    with make_pool('misbehave', 'ignore-term', service=[WAITING], stop_timeout=1000) as pool:
         [guardian] = guardians(pool)
         pool.options[-1] = '--stop-timeout=1s'
         pool.write_env()
         pool.restart()
         assert guardians(pool) == [guardian]
         pool.wait_workers(N_WORKERS)
-        since = time.monotonic()
         stop_in_auto_restart(pool)
-        lib.wait_until(lambda: not pool.processes(), 2.5, 'all to be gone')
-        assert time.monotonic() - since < STOP_TIMEOUT
+        lib.wait_until(lambda: not pool.processes(), what='all to be gone')

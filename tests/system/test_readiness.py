@@ -62,9 +62,9 @@ class Start:
 
 
 def seconds_until_ready(pool, slot=0):
-    """From the kernel's word on the start, which may be 10 ms too early, to the journal's, which may be late."""
+    """From the kernel's word on the start, which may be 10 ms too early, to the helper's."""
     ready, = pool.journal(WORKER_SLOT=slot, WORKER_STATE='ready', MESSAGE_ID=IDS['MESSAGE_WORKER_STATE'])
-    return int(ready['__MONOTONIC_TIMESTAMP']) / 1e6 - lib.stat(ready['WORKER_PID']).started
+    return lib.written(ready) - lib.stat(ready['WORKER_PID']).started
 
 
 def ready_lines(pool, **fields):
@@ -87,6 +87,7 @@ def test_start_waits_for_all():
         assert start.finish() == 0
         assert pool.active_state == 'active'
         assert pool.status_text == '3/3 workers ready'
+        pool.wait_journal(MESSAGE_ID=IDS['MESSAGE_POOL_STARTED'])
         assert len(pool.journal(MESSAGE_ID=IDS['MESSAGE_POOL_STARTED'])) == 1
 
 

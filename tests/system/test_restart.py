@@ -89,7 +89,7 @@ def install_application(script=f'exec {PROGRAMS}/graceful'):
 
 @contextlib.contextmanager
 def make_pool(*options, service=(), socket=(), **others):
-    with lib.TemplatePool('restart', [GOOD], [f'--workers={N_WORKERS}', *options],
+    with lib.TemplatePool('restart', [GOOD], [f'--workers={N_WORKERS}', '--stop-timeout=5s', *options],
                           service=['LimitCORE=0', 'RestartSec=200ms', *service], socket=socket, **others) as pool:
         pool.wait_workers(N_WORKERS)
         yield pool
@@ -258,7 +258,7 @@ def test_bad_options():
 
 def test_crash_after_failed_restart():
     """A helper killed in the middle of a roll that fails: the old workers are still those that serve."""
-    with make_pool('--start-timeout=2s') as pool, load(pool):
+    with make_pool('--start-timeout=5s') as pool, load(pool):
         before = pool.workers()
         install_application('exec sleep 1000')
         since = lib.journal_cursor()
@@ -301,16 +301,16 @@ def test_signals_before_ready(signo):
 @pytest.mark.parametrize('mode', ['kill', 'terminate'])
 def test_start_timeout_of_systemd(mode):
     """TimeoutStartSec= strikes a start that hangs: the old workers serve on, and a repaired one succeeds."""
-    with make_pool('--start-timeout=1s', service=[f'TimeoutStartFailureMode={mode}', 'TimeoutStartSec=2s']) as pool, \
+    with make_pool('--start-timeout=5s', service=[f'TimeoutStartFailureMode={mode}', 'TimeoutStartSec=2s']) as pool, \
             load(pool):
         before = pool.workers()
         install_application('exec sleep 1000')
         since = lib.journal_cursor()
         lib.systemctl('--no-block', 'restart', pool.service)
         pool.wait_journal('starting, pid', since=since)
-        os.kill(pool.main_pid, signal.SIGSTOP)  # the helper, not only its worker: it has asked for 11 s
+        os.kill(pool.main_pid, signal.SIGSTOP)  # the helper, not only its worker: it has asked for 15 s
         install_application()
-        pool.wait_journal('start operation timed out', since=since, timeout=20)
+        pool.wait_journal('start operation timed out', since=since, timeout=40)
         expect_adopted(pool, since)
         pool.wait_show('ActiveState', 'active', 20)
         expect_whole(pool, without=before)
@@ -372,7 +372,7 @@ def test_socket_restart(listen):
         for _ in range(5):
             before = pool.workers()
             [old_inode] = {lib.fds(pid)[0] for pid in before}
-            with lib.BackgroundLoad(pool, clients=2, requests=2, any_body=True, query='sleep=700') as running:
+            with lib.BackgroundLoad(pool, clients=2, requests=2, any_body=True, query='sleep=1500') as running:
                 lib.wait_until(lambda: sum(len([t for n, t in lib.fds(pid).items() if n > 2 and 'socket:' in t])
                                            for pid in pool.workers()) == 2, what='two busy workers')
                 lib.systemctl('restart', pool.socket)

@@ -212,7 +212,7 @@ def test_backoff(ready):
             for first, second in zip(lines, lines[1:]):
                 if 'BACKOFF_USEC' in first:
                     assert second.get('WORKER_STATE') == 'starting'
-                    passed = int(second['__MONOTONIC_TIMESTAMP']) - int(first['__MONOTONIC_TIMESTAMP'])
+                    passed = (lib.written(second) - lib.written(first)) * 1e6
                     # The journal's clock and the helper's are read at slightly different moments.
                     assert passed >= int(first['BACKOFF_USEC']) - 20_000
 
@@ -315,7 +315,7 @@ def test_worker_that_ignores_sigterm():
             assert killing['WORKER_PID'] == str(pid) and killing['PRIORITY'] == '4'
             assert '--stop-timeout=500ms' in killing['MESSAGE']
             asked, = pool.journal(WORKER_SLOT=slot, WORKER_STATE='retiring', MESSAGE_ID=IDS['MESSAGE_WORKER_STATE'])
-            assert int(killing['__MONOTONIC_TIMESTAMP']) - int(asked['__MONOTONIC_TIMESTAMP']) >= 480_000
+            assert lib.written(killing) - lib.written(asked) >= 0.48
             obituary, = pool.journal(WORKER_SLOT=slot, WORKER_STATE='dead')
             assert (obituary['WORKER_STATE_OLD'], obituary['EXIT_CODE'], obituary['EXIT_STATUS']) == ('killing', 'killed', '9')
         assert 'Pool sup has stopped, 2 workers had to be killed' in pool.messages()
@@ -427,11 +427,11 @@ def test_sigint_stops_in_order():
 
 def test_watchdog_of_an_idle_pool():
     """A pool at rest feeds the watchdog, interval after interval."""
-    with lib.Pool('sup', echo(), ['--workers=2'], service='WatchdogSec=2') as pool:
+    with lib.Pool('sup', echo(), ['--workers=2'], service='WatchdogSec=6') as pool:
         before = pool.main_pid, pool.slots()
-        for _ in range(4):
+        for _ in range(3):
             last = pool.show('WatchdogTimestampMonotonic')
-            pool.wait_show('WatchdogTimestampMonotonic', lambda value: value != last, 10)
+            pool.wait_show('WatchdogTimestampMonotonic', lambda value: value != last)
         assert (pool.main_pid, pool.slots()) == before
         assert pool.show('NRestarts') == '0'
 
@@ -439,7 +439,7 @@ def test_watchdog_of_an_idle_pool():
 def test_watchdog_of_a_stuck_helper():
     """A helper that does nothing any more is ended and started anew by systemd, and the workers do not notice."""
     with lib.Pool('sup', echo(), ['--workers=2'], restart='on-watchdog',
-                  service=['WatchdogSec=2', 'TimeoutStopSec=20', 'RestartSec=100ms', 'LimitCORE=0']) as pool:
+                  service=['WatchdogSec=4', 'TimeoutStopSec=20', 'RestartSec=100ms', 'LimitCORE=0']) as pool:
         main_pid, workers = pool.main_pid, pool.workers()
         cursor = lib.journal_cursor()
         os.kill(main_pid, signal.SIGSTOP)

@@ -57,10 +57,10 @@ def test_descriptors_of_a_replacement():
     """Later workers have no more than the first ones: nothing that the helper has opened meanwhile reaches them."""
     with fds_pool() as pool:
         for _ in range(3):
-            victim = pool.workers()[0]
+            victim, since = pool.workers()[0], lib.journal_cursor()
             os.kill(victim, 9)
             pool.wait_workers(2, without=[victim])
-            pool.wait_show('StatusText', '2/2 workers ready')
+            pool.wait_journal(since=since, WORKER_STATE='ready')
         assert [sorted(lib.fds(pid)) for pid in pool.workers()] == [[0, 1, 2]] * 2
 
 

@@ -39,6 +39,8 @@ def entries():
 
 def terminate_one(contender):
     pids = contender.workers()
+    if not pids:
+        return  # all successors are late
     with contextlib.suppress(ProcessLookupError):
         os.kill(random.choice(pids), signal.SIGTERM)
 
