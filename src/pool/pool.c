@@ -1039,8 +1039,10 @@ static int on_reconcile(sd_event_source *source, void *userdata) {
         return reconcile(userdata);
 }
 
+/* What has come meanwhile is read first: a helper that was kept from running has pings to read. */
 static int on_timer(sd_event_source *source, uint64_t usec, void *userdata) {
-        return reconcile(userdata);
+        pool_request_reconcile(userdata);
+        return 0;
 }
 
 static int on_status(sd_event_source *source, uint64_t usec, void *userdata) {
