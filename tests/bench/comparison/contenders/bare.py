@@ -31,7 +31,7 @@ class SocketProxyd(OwnUnits):
     """systemd-socket-proxyd, and a bare one behind it."""
     key, title = 'socket-proxyd', 'systemd-socket-proxyd'
     verb = None
-    lines = 'Type=notify\nUser=www-data'
+    lines = 'Type=exec\nUser=www-data'
 
     def __init__(self, n_workers=4, **options):
         self.behind = Bare(n_workers, instance='-behind')
