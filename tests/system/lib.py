@@ -288,9 +288,12 @@ def command_line(pid):
 def environment(pid):
     """The environment a process was started with."""
     path = pathlib.Path(f'/proc/{pid}/environ')
-    # It has none for a moment while it executes a program.
-    while not (data := path.read_bytes()) and alive([pid]):
-        pass
+
+    def known():
+        # It has none for a moment while it executes a program.
+        data = path.read_bytes()
+        return [data] if data or not alive([pid]) else None
+    data, = wait_until(known, what=f'the environment of {pid}', interval=0.001)
     return dict(item.split('=', 1) for item in data.decode(errors='replace').split('\0') if '=' in item)
 
 

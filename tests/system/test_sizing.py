@@ -13,7 +13,7 @@ import lib
 from retirement import Strace
 from survival import MESSAGE, install_echo
 from test_retirement import Client
-from test_supervision import Switch, echo, misbehave, voluntary_switches
+from test_supervision import Switch, echo, misbehave, wait_rest
 
 UNIX, TCP4, TCP6 = '/run/size.sock', '127.0.0.1:9161', '[::1]:9161'
 SHRINK_TIMEOUT = 25  # three spans of 5 s, and some
@@ -125,13 +125,8 @@ def test_up_and_down():
 
         for pool, n in (bounded, 2), (empty, 0), (tcp, 0):
             wait_complete(pool, n)
-
-        def quiet():
-            before = [voluntary_switches(pool.main_pid) for pool in pools]
-            time.sleep(REST_SECONDS)
-            return [voluntary_switches(pool.main_pid) for pool in pools] == before
         # What is left to say of the load is said a second late.
-        lib.wait_until(quiet, what='a rest without a wakeup')
+        wait_rest([pool.main_pid for pool in pools], REST_SECONDS)
         # Whoever comes next is answered, on each listener.
         for address in (bounded, empty, *listeners):
             assert lib.load(address, requests=1)['ok'] == 1

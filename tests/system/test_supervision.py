@@ -8,6 +8,7 @@ import pathlib
 import re
 import shutil
 import signal
+import time
 
 import pytest
 
@@ -153,6 +154,15 @@ def test_only_the_request_of_the_dead_is_lost():
 
 def voluntary_switches(pid):
     return int(lib.proc_status(pid, 'voluntary_ctxt_switches') or 0)
+
+
+def wait_rest(pids, seconds):
+    """Waits for so many seconds in which none of them wakes up."""
+    def rest():
+        before = [voluntary_switches(pid) for pid in pids]
+        time.sleep(seconds)
+        return [voluntary_switches(pid) for pid in pids] == before
+    lib.wait_until(rest, timeout=20, what=f'{seconds} s without a wakeup')
 
 
 def test_exit_after_honest_service():
