@@ -284,7 +284,7 @@ class Faults:
         since = lib.journal_cursor()
         with Strace(pool.main_pid) as strace:
             os.kill(strace.pid, signal.SIGHUP)
-            pool.wait_journal(since=since, MESSAGE_ID=MESSAGE['ROLLED'])
+            pool.wait_journal(since=since, MESSAGE_ID=MESSAGE['REPLACED'])
         pool.wait_rest()
         self.steps = roll_steps(strace.calls())
 
@@ -294,8 +294,8 @@ class Faults:
         with Strace(pool.main_pid, f'--inject={name}:signal=KILL:when={number}') as strace:
             os.kill(strace.pid, signal.SIGHUP)
             # There may be fewer of them this time.
-            dead = strace.wait_death(since, pool)
-        calls = strace.calls()
+            strace.wait_death(since, pool)
+        dead, calls = strace.dead, strace.calls()
         if dead:
             # The next helper ends the roll; what it says must not be taken for the end of the next one.
             pool.wait_ready(since)
@@ -363,10 +363,10 @@ def leaves_stopped(calls):
 
 
 class Strace:
-    """strace of a process, attached for the length of a with block."""
+    """strace of a process, attached for the length of a with block; then `dead` tells whether the process is."""
 
     def __init__(self, pid, *options):
-        self.pid, self.path = pid, pathlib.Path(f'/run/fcgi-pool-test-strace.{pid}')
+        self.pid, self.dead, self.path = pid, False, pathlib.Path(f'/run/fcgi-pool-test-strace.{pid}')
         self.pidfd = os.pidfd_open(pid)
         self.command = ['strace', '-qq', '-o', self.path, '-p', str(pid), *options]
 
@@ -378,18 +378,20 @@ class Strace:
         assert self.process.poll() is None, self.process.stdout.read()
         return self
 
-    def wait_death(self, since, pool):
-        """Whether the process dies before it has rolled."""
-        def over():
-            return select.select([self.pidfd], [], [], 0)[0] or pool.journal(since, MESSAGE_ID=MESSAGE['ROLLED'])
-        lib.wait_until(over, 20, 'the helper to roll or to die')
+    def is_dead(self):
         return bool(select.select([self.pidfd], [], [], 0)[0])
 
+    def wait_death(self, since, pool):
+        """Waits until the process is dead, or has replaced all and seen the end of those that were before."""
+        lib.wait_until(lambda: self.is_dead() or pool.journal(since, MESSAGE_ID=MESSAGE['REPLACED']), 20,
+                       'the helper to end a roll or to die')
+
     def __exit__(self, *_):
-        # It lets go of the process.
+        # It lets go of the process; if it has just sent it the signal, it sees it die before.
         self.process.terminate()
         self.process.wait()
         self.process.stdout.close()
+        self.dead = self.is_dead()
         os.close(self.pidfd)
 
     def calls(self):
