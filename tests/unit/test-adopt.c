@@ -44,21 +44,27 @@ static void expect_ended(pid_t pid) {
 /* A process in the cgroup; with a slot it has the environment of a worker. */
 static pid_t start(const Scene *s, const char *slot, const char *generation) {
         char slot_text[64], generation_text[64], text[16];
-        int go[2], fd;
+        int in[2], out[2], fd;
         pid_t pid;
 
         snprintf(slot_text, sizeof(slot_text), "FCGI_POOL_SLOT=%s", slot ?: "");
         snprintf(generation_text, sizeof(generation_text), "FCGI_POOL_GENERATION=%s", generation ?: "");
-        EXPECT_EQ(pipe2(go, O_CLOEXEC), 0);
+        EXPECT_EQ(pipe2(in, 0), 0); /* whose other end it has, too: it does not end */
+        EXPECT_EQ(pipe2(out, O_CLOEXEC), 0);
+        EXPECT_EQ(write(in[1], "!", 1), 1);
         EXPECT((pid = fork()) >= 0);
         if (pid == 0) {
-                execle("/bin/sleep", "sleep", "1000", NULL,
+                (void) dup2(in[0], STDIN_FILENO);
+                (void) dup2(out[1], STDOUT_FILENO);
+                execle("/bin/cat", "cat", NULL,
                        (char *[]) { slot ? slot_text : NULL, generation ? generation_text : NULL, NULL });
                 _exit(127);
         }
-        (void) close(go[1]);
-        EXPECT_EQ(read(go[0], text, 1), 0); /* it has been executed */
-        (void) close(go[0]);
+        (void) close(in[0]);
+        (void) close(in[1]);
+        (void) close(out[1]);
+        EXPECT_EQ(read(out[0], text, 1), 1); /* while it executes its program it has no environment for a moment */
+        (void) close(out[0]);
         if (s->cgroup_fd >= 0) {
                 snprintf(text, sizeof(text), "%d", (int) pid);
                 EXPECT((fd = openat(s->cgroup_fd, "cgroup.procs", O_WRONLY | O_CLOEXEC)) >= 0);

@@ -432,25 +432,28 @@ static void test_main_thread_ended(void) {
         EXPECT_EQ(close(ready[1]), 0);
 }
 
-/* A process with that environment, which ends when *ret_go is closed. */
+/* A process with that environment, which ends when p.go is closed. It has answered: while it executes its
+ * program it has no environment for a moment. */
 static Process start_cat(char *const environment[]) {
         static char *const argv[] = { (char *) "cat", NULL };
-        int go[2], executed[2];
+        int go[2], answer[2];
         Process p = {};
-        char byte;
+        char byte = '!';
 
         EXPECT_EQ(pipe2(go, O_CLOEXEC), 0);
-        EXPECT_EQ(pipe2(executed, O_CLOEXEC), 0);
+        EXPECT_EQ(pipe2(answer, O_CLOEXEC), 0);
         EXPECT((p.pid = fork()) >= 0);
         if (p.pid == 0) {
                 EXPECT_EQ(dup2(go[0], STDIN_FILENO), STDIN_FILENO);
+                EXPECT_EQ(dup2(answer[1], STDOUT_FILENO), STDOUT_FILENO);
                 (void) execve("/bin/cat", argv, environment);
                 _exit(1);
         }
-        EXPECT_EQ(close(executed[1]), 0);
-        EXPECT_EQ(read(executed[0], &byte, 1), 0);
-        EXPECT_EQ(close(executed[0]), 0);
         EXPECT_EQ(close(go[0]), 0);
+        EXPECT_EQ(close(answer[1]), 0);
+        EXPECT_EQ(write(go[1], &byte, 1), 1);
+        EXPECT_EQ(read(answer[0], &byte, 1), 1);
+        EXPECT_EQ(close(answer[0]), 0);
         p.pidfd = -EBADF;
         p.go = go[1];
         return p;
