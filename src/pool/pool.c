@@ -333,15 +333,13 @@ void pool_add_worker(Pool *pool, Worker *w) {
         pool->unsaved = true;
 }
 
-static int spawn_for_slot(Pool *pool, unsigned slot, uint64_t now_usec) {
+static int spawn_for_slot(Pool *pool, unsigned slot) {
         WorkerParameters parameters = {
                 .slot = slot,
                 .generation = pool->generation,
                 .pool_name = pool->p.name,
                 .cookie = pool_listener_of(pool, slot)->cookie,
                 .state = WORKER_STARTING,
-                .spawned_usec = now_usec,
-                .now_usec = now_usec,
                 .on_fact = pool_on_worker_fact,
                 .userdata = pool,
         };
@@ -352,6 +350,8 @@ static int spawn_for_slot(Pool *pool, unsigned slot, uint64_t now_usec) {
                                &parameters.pidfd, &parameters.exec_fd);
         if (r < 0)
                 return r;
+        /* Not when that was decided: others have been spawned since, and it has not lived meanwhile. */
+        parameters.spawned_usec = parameters.now_usec = clock_now_usec();
         (void) process_get_start_time(parameters.pid, &parameters.start_time, NULL, NULL);
         r = worker_new(pool->event, &parameters, &w);
         if (r < 0)
@@ -372,7 +372,7 @@ static void spawn_intended(Pool *pool, unsigned i, uint64_t now_usec) {
         int r;
 
         pool->slots[i].intended = false;
-        r = spawn_for_slot(pool, i, now_usec);
+        r = spawn_for_slot(pool, i);
         if (r < 0) {
                 (void) snprintf(text, sizeof(text), "could not be spawned: %s", strerror(-r));
                 slot_log(pool, i, LOG_ERR, NULL, NULL, NULL, "%s", text);
