@@ -92,8 +92,8 @@ PlanWorker worker_to_plan(const Worker *w, bool wanted) {
                 .on_trial = w->on_trial,
                 .served = w->served,
                 .worn = w->worn != WORN_NOT,
-                /* Any number that an heir of this helper arrives at, too. */
-                .random = (uint32_t) (w->spawned_usec / 7 + w->slot * UINT64_C(2654435761)),
+                /* Any number that an heir of this helper arrives at, too; those of a pool are far apart. */
+                .random = (uint32_t) ((w->cookie + w->generation + w->slot) * UINT64_C(2654435761)),
                 .large = w->large,
                 .stuck = w->stuck,
                 .aborted = w->aborted,

@@ -184,5 +184,20 @@ static void names(void) {
         EXPECT_STREQ(worker_state_to_string(WORKER_DEAD), "dead");
 }
 
-TEST_MAIN(TEST(names), TEST(not_under_valgrind), TEST(transitions), TEST(life), TEST(deaths),
+/* What keeps workers of the same age from being replaced together does not hang on when each was spawned. */
+static void spread(void) {
+        uint32_t numbers[6], distance;
+
+        for (unsigned i = 0; i < ELEMENTSOF(numbers); i++) {
+                Worker w = { .slot = i, .generation = 2, .cookie = 4711, .spawned_usec = UINT64_C(4137) * i };
+
+                numbers[i] = worker_to_plan(&w, true).random % 1024;
+                for (unsigned j = 0; j < i; j++) {
+                        distance = (numbers[i] - numbers[j]) % 1024;
+                        EXPECT(MIN_OF(distance, 1024 - distance) > 100);
+                }
+        }
+}
+
+TEST_MAIN(TEST(names), TEST(spread), TEST(not_under_valgrind), TEST(transitions), TEST(life), TEST(deaths),
           TEST(failed_execution))
