@@ -209,7 +209,7 @@ static void test_silence(void) {
                 before = now_usec();
                 EXPECT_EQ(ask(&c, 50 * USEC_PER_MSEC), -ETIMEDOUT);
                 EXPECT(now_usec() - before >= 50 * USEC_PER_MSEC);
-                EXPECT(now_usec() - before < 5 * USEC_PER_SEC);
+                EXPECT(now_usec() - before < PATIENCE_USEC); /* and not 25 s, which is how long sd-bus waits */
         }
 }
 

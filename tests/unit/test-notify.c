@@ -521,7 +521,7 @@ static void too_many_under_way(void) {
         struct rlimit limit;
         char byte;
         Fixture f;
-        int pair[2], fd;
+        int pair[2], fd, r;
 
         setup(&f, true);
         /* Privileges are exempt; and this user has nothing else under way. */
@@ -531,7 +531,9 @@ static void too_many_under_way(void) {
         limit.rlim_cur = 60;
         EXPECT_EQ(setrlimit(RLIMIT_NOFILE, &limit), 0);
         EXPECT_EQ(socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, pair), 0);
-        EXPECT_EQ(put_under_way(pair[0], STDERR_FILENO, 100), 0);
+        while ((r = put_under_way(pair[0], STDERR_FILENO, 100)) == -ETOOMANYREFS)
+                (void) poll(NULL, 0, 1); /* but in a container beside this one */
+        EXPECT_EQ(r, 0);
         if (put_under_way(pair[0], STDERR_FILENO, 1) != -ETOOMANYREFS)
                 fprintf(stderr, "(skipped: there is no such limit here, as under valgrind)\n");
         else {

@@ -105,6 +105,7 @@ static _noreturn_ void serve_beside_mayflies(void) {
                         _exit(EXIT_SUCCESS);
                 }
                 (void) wait(NULL);
+                (void) poll(NULL, 0, 10); /* most looks meet none that is about to end */
         }
 }
 
