@@ -350,7 +350,7 @@ static int spawn_for_slot(Pool *pool, unsigned slot) {
                                &parameters.pidfd, &parameters.exec_fd);
         if (r < 0)
                 return r;
-        /* Not when that was decided: others have been spawned since, and it has not lived meanwhile. */
+        /* Others may have been spawned since that was decided. */
         parameters.spawned_usec = parameters.now_usec = clock_now_usec();
         (void) process_get_start_time(parameters.pid, &parameters.start_time, NULL, NULL);
         r = worker_new(pool->event, &parameters, &w);

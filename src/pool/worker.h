@@ -55,7 +55,7 @@ struct Worker {
         bool introduced;               /* worker_introduce(), or by an earlier helper */
         WorkerState state;             /* written by worker_set_state() only */
         uint64_t state_since_usec;
-        uint64_t spawned_usec;
+        uint64_t spawned_usec;         /* right after clone3(), not when that was decided */
         uint64_t looked_usec;
         bool executed;
         bool announced;

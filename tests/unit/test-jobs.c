@@ -151,6 +151,8 @@ static uint64_t now_usec(void) {
         return (uint64_t) ts.tv_sec * USEC_PER_SEC + (uint64_t) ts.tv_nsec / 1000;
 }
 
+static uint64_t asked_usec; /* how long jobs_socket_has_job() took, without the server's start and end */
+
 static int ask(const Case *c, uint64_t timeout_usec) {
         int listener = new_listener(10), result;
         siginfo_t si = {};
@@ -161,7 +163,9 @@ static int ask(const Case *c, uint64_t timeout_usec) {
                 EXPECT_EQ(prctl(PR_SET_PDEATHSIG, (unsigned long) SIGKILL, 0UL, 0UL, 0UL), 0);
                 serve(listener, c);
         }
+        asked_usec = now_usec();
         result = jobs_socket_has_job(timeout_usec);
+        asked_usec = now_usec() - asked_usec;
         /* It ends when we have hung up, and by abort() if it was asked something wrong. */
         EXPECT_EQ(waitid(P_PID, (id_t) pid, &si, WEXITED), 0);
         EXPECT_EQ(si.si_code, CLD_EXITED);
@@ -202,14 +206,12 @@ static void test_errors(void) {
 static void test_silence(void) {
         static const char *const members[] = { "Hello", "GetUnitByPID", "TriggeredBy", "GetUnit", "Job" };
         Case c = { .triggered_by = { "app.socket" }, .units = { { "app.socket", 77 } } };
-        uint64_t before;
 
         for (size_t i = 0; i < ELEMENTSOF(members); i++) {
                 c.silent_on = members[i];
-                before = now_usec();
                 EXPECT_EQ(ask(&c, 50 * USEC_PER_MSEC), -ETIMEDOUT);
-                EXPECT(now_usec() - before >= 50 * USEC_PER_MSEC);
-                EXPECT(now_usec() - before < PATIENCE_USEC); /* and not 25 s, which is how long sd-bus waits */
+                EXPECT(asked_usec >= 50 * USEC_PER_MSEC);
+                EXPECT(asked_usec < 5 * USEC_PER_SEC);
         }
 }
 
